@@ -55,11 +55,13 @@ type Probe struct {
 	DNS  *DNSProbe  `json:"dns,omitempty"`
 	Ping *PingProbe `json:"ping,omitempty"`
 	Exec *ExecProbe `json:"exec,omitempty"`
+	Log  *LogProbe  `json:"log,omitempty"`
 	// TimeoutMillis bounds the probe; 0 means 1000, at most 10000.
 	TimeoutMillis int `json:"timeoutMillis,omitempty"`
 }
 
-// HTTPProbe is a GET of URL.
+// HTTPProbe is a GET of URL. In addresses, {ip4 TARGET} and {ip6 TARGET} stand
+// for a pod's or node's address, see ExpandAddresses.
 type HTTPProbe struct {
 	URL string `json:"url"`
 }
@@ -87,9 +89,20 @@ type ExecProbe struct {
 	Command []string `json:"command"`
 }
 
+// LogProbe reads the log of the container that From names.
+type LogProbe struct {
+	// Match is a regular expression (RE2) that lines must match; empty is any.
+	Match string `json:"match,omitempty"`
+}
+
 // ProbeResult is the outcome of a probe.
 type ProbeResult struct {
+	// OK: HTTP gave an answer, TCP connected, DNS answered NOERROR, the echo
+	// came back, the command ended with 0, a line of the log matched.
 	OK bool `json:"ok"`
+	// Skipped says why the probe could not be tried at all, such as a pod that
+	// is not there; then nothing else is set, and nothing was learnt.
+	Skipped string `json:"skipped,omitempty"`
 	// Error says why not, in the kernel's or the protocol's words.
 	Error  string  `json:"error,omitempty"`
 	Millis float64 `json:"millis"`
@@ -100,7 +113,8 @@ type ProbeResult struct {
 	// Rcode and Answers of DNS ("NOERROR"; each answer as dig prints it).
 	Rcode   string   `json:"rcode,omitempty"`
 	Answers []string `json:"answers,omitempty"`
-	// Stdout, Stderr (each cut at 4 KiB) and ExitCode of a command.
+	// Stdout, Stderr (each cut at 4 KiB) and ExitCode of a command; Stdout holds
+	// the last matching lines of a log.
 	Stdout   string `json:"stdout,omitempty"`
 	Stderr   string `json:"stderr,omitempty"`
 	ExitCode int    `json:"exitCode,omitempty"`

@@ -1,0 +1,26 @@
+# Sourced by the other scripts: the few words that they share.
+# shellcheck shell=bash
+
+# ROOT of the source tree, DATA of the server.
+# shellcheck disable=SC2034
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck disable=SC2034
+DATA=${PODLAB_DATA:-/var/lib/podlab}
+
+say() { printf 'podlab: %s\n' "$*" >&2; }
+
+# die says in one line what is missing and what to do.
+die() { say "$*"; exit 1; }
+
+need_linux() { [[ $(uname -s) == Linux ]] || die "needs Linux; this is $(uname -s). Use the Docker image there."; }
+need_root() { [[ $EUID == 0 ]] || die "'$1' needs root: it makes namespaces and cgroups. Run it with sudo."; }
+
+# server_pid prints the process id of the server of DATA, or nothing.
+server_pid() {
+  local pid
+  pid=$(cat "$DATA/server.pid" 2>/dev/null) || return 0
+  if [[ $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) == */podlab\ serve\ * ]]; then echo "$pid"; fi
+}
+
+# serving prints what the server said of where it is.
+serving() { grep -E 'https?://' "$DATA/server.log" | head -n 3; echo "log: $DATA/server.log"; }

@@ -105,3 +105,12 @@ type TerminalEvent struct {
 	// ExitCode of the shell when ended.
 	ExitCode int `json:"exitCode"`
 }
+
+// EventKinds are all kinds, in the order above.
+func EventKinds() []EventKind {
+	return []EventKind{
+		EventNamespaceSet, EventNamespaceGone, EventLinkSet, EventLinkGone, EventRouteSet, EventRouteGone,
+		EventNeighSet, EventNeighGone, EventFDBSet, EventFDBGone, EventPodSet, EventPodGone,
+		EventOp, EventStep, EventKube, EventPhase, EventTerminal,
+	}
+}

@@ -8,6 +8,10 @@
 //	GET  /v1/events?after=SEQ     WebSocket, text frames, each one StreamMessage: a
 //	                              snapshot first (unless after names an event that is
 //	                              still in the log), then events in order
+//	GET  /v1/log?before=SEQ&limit=N
+//	                              []lab.Event: the last N (at most 5000) events before
+//	                              SEQ that are still in the log, in order; before=0
+//	                              means all. A page shows the past with it.
 //	POST /v1/apply                YAML or JSON documents -> ApplyResult; all or nothing
 //	POST /v1/facts                FactsRequest -> lab.Facts
 //	GET  /v1/terminals            -> []Terminal
@@ -127,6 +131,11 @@ type TerminalControl struct {
 	// from the shell's start. Greater than the `after` asked for means that the
 	// bounded scrollback has lost the bytes between.
 	Offset *int64 `json:"offset,omitempty"`
+	// End from the agent, beside Offset: the number of the byte after the last
+	// one written so far. The bytes before End are the past: a terminal that
+	// shows them again must not answer the questions in them (such as "where is
+	// the cursor"), since the answer would be typed into the shell.
+	End *int64 `json:"end,omitempty"`
 	// Exit from the agent: the shell has ended.
 	Exit *int `json:"exit,omitempty"`
 }

@@ -13,6 +13,30 @@ type eventSource interface {
 	// Subscribe returns a snapshot (nil when every event after `after` is still
 	// in the log) and the events that follow.
 	Subscribe(after uint64) (*lab.State, subscription, error)
+	// Before returns the last limit events before seq that are still in the log,
+	// in order; seq 0 means the end.
+	Before(seq uint64, limit int) []lab.Event
+}
+
+// maxLog is the most events of one look into the log.
+const maxLog = 5000
+
+// serveLog answers with events of the past.
+func (s *socket) serveLog(w http.ResponseWriter, r *http.Request) {
+	before, err := queryInt(r, "before")
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	limit, err := queryInt(r, "limit")
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	if limit == 0 || limit > maxLog {
+		limit = maxLog
+	}
+	reply(w, append([]lab.Event{}, s.events.Before(uint64(before), int(limit))...))
 }
 
 // subscription yields events in order.

@@ -71,6 +71,7 @@ func (s *socket) handler() http.Handler {
 	mux.HandleFunc("GET /v1/handshake", func(w http.ResponseWriter, r *http.Request) { reply(w, s.handshake()) })
 	mux.HandleFunc("GET /v1/state", func(w http.ResponseWriter, r *http.Request) { reply(w, s.state()) })
 	mux.HandleFunc("GET /v1/events", s.serveEvents)
+	mux.HandleFunc("GET /v1/log", s.serveLog)
 	mux.HandleFunc("POST /v1/apply", s.serveApply)
 	mux.HandleFunc("POST /v1/facts", s.serveFacts)
 	mux.HandleFunc("GET /v1/terminals", func(w http.ResponseWriter, r *http.Request) { reply(w, s.terminals.List()) })

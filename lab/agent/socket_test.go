@@ -92,6 +92,13 @@ func (l eventLog) Next(ctx context.Context) ([]lab.Event, error) {
 	}
 }
 func (eventLog) Close() {}
+func (eventLog) Before(seq uint64, limit int) []lab.Event {
+	var past []lab.Event
+	for n := uint64(1); n < seq && len(past) < limit; n++ {
+		past = append(past, lab.Event{Seq: n})
+	}
+	return past
+}
 
 // start serves a socket in a temporary folder and returns a client of it.
 func start(t *testing.T, events eventLog) (*http.Client, *websocket.Dialer) {
@@ -248,8 +255,8 @@ func TestTerminalOverTheSocket(t *testing.T) {
 	ws = attach("7") // after "ready\r\n"
 	defer ws.Close()
 	var ctl agentapi.TerminalControl
-	if err := ws.ReadJSON(&ctl); err != nil || ctl.Offset == nil || *ctl.Offset != 7 {
-		t.Fatalf("first frame %+v, %v; want offset 7", ctl, err)
+	if err := ws.ReadJSON(&ctl); err != nil || ctl.Offset == nil || *ctl.Offset != 7 || ctl.End == nil || *ctl.End != 7+int64(len("한글 one\r\n")) {
+		t.Fatalf("first frame %+v, %v; want offset 7 and the end of what was written", ctl, err)
 	}
 	read(ws, "한글 one\r\n")
 	ws.WriteJSON(agentapi.TerminalControl{Cols: 0, Rows: 5})
@@ -283,6 +290,22 @@ func TestExecCarriesStreamsAndExitCode(t *testing.T) {
 	var status metav1.Status
 	if err := json.Unmarshal([]byte(got[channelStatus]), &status); err != nil || status.Details == nil || status.Details.Causes[0].Message != "3" {
 		t.Errorf("status %s, want exit code 3", got[channelStatus])
+	}
+}
+
+func TestLogGivesThePast(t *testing.T) {
+	c, _ := start(t, eventLog{})
+	for query, want := range map[string]int{"?before=4": 3, "?before=9&limit=2": 2, "": 0, "?before=99999999&limit=99999": maxLog} {
+		res, err := c.Get("http://agent/v1/log" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var past []lab.Event
+		err = json.NewDecoder(res.Body).Decode(&past)
+		res.Body.Close()
+		if err != nil || past == nil || len(past) != want {
+			t.Errorf("log%s: %d events, %v; want %d", query, len(past), err, want)
+		}
 	}
 }
 

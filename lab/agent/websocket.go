@@ -176,8 +176,8 @@ func (s *socket) serveAttach(w http.ResponseWriter, r *http.Request) {
 		return t.Resize(ctl.Cols, ctl.Rows)
 	}
 	s.serveSocket(w, r, read, func(ctx context.Context, c *wsConn) error {
-		next := t.Start(after)
-		if err := c.writeJSON(agentapi.TerminalControl{Offset: &next}); err != nil {
+		next, end := t.Start(after)
+		if err := c.writeJSON(agentapi.TerminalControl{Offset: &next, End: &end}); err != nil {
 			return err
 		}
 		for {
@@ -190,7 +190,7 @@ func (s *socket) serveAttach(w http.ResponseWriter, r *http.Request) {
 				return err
 			}
 			if at != next { // this reader was slower than the bounded scrollback
-				if err := c.writeJSON(agentapi.TerminalControl{Offset: &at}); err != nil {
+				if err := c.writeJSON(agentapi.TerminalControl{Offset: &at, End: &at}); err != nil {
 					return err
 				}
 			}

@@ -267,12 +267,13 @@ func (t *Terminal) Read(ctx context.Context, offset int64) ([]byte, int64, error
 	}
 }
 
-// Start is the offset that a reader who asks for `after` begins at.
-func (t *Terminal) Start(after int64) int64 {
+// Start is the offset that a reader who asks for `after` begins at, and the
+// end of what was written so far: the bytes between are the past.
+func (t *Terminal) Start(after int64) (start, end int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, at := t.output.from(after, 0)
-	return at
+	_, start = t.output.from(after, 0)
+	return start, t.output.end()
 }
 
 // Write types p into the shell.

@@ -1,0 +1,141 @@
+package launch
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// tailBytes is how much of the agent's log goes into an Exit.
+const tailBytes = 4 << 10
+
+// Exit says how a sandbox's PID 1 ended.
+type Exit struct {
+	// Reason is one line for people.
+	Reason string
+	// OOM is set when the kernel killed in the sandbox for want of memory.
+	OOM bool
+	// Log is the end of what the agent wrote; it comes from the lab, so escape it.
+	Log string
+	At  time.Time
+}
+
+// Watch returns a channel that gets one Exit, when PID 1 ends, and is then
+// closed; it is closed without one when the sandbox is deleted.
+func (l *Launcher) Watch(id string) (<-chan Exit, error) {
+	sb, err := l.get(id)
+	if err != nil {
+		return nil, err
+	}
+	sb.mu.Lock()
+	ended := sb.ended
+	sb.mu.Unlock()
+	c := make(chan Exit, 1)
+	go func() {
+		defer close(c)
+		select {
+		case <-ended:
+			if s := sb.info(); s.State == StateRunning && s.Ended != nil {
+				c <- *s.Ended
+			}
+		case <-sb.gone:
+		case <-l.closing:
+		}
+	}()
+	return c, nil
+}
+
+// watch waits for PID 1's end in the background.
+func (l *Launcher) watch(sb *sandbox) {
+	sb.mu.Lock()
+	pidfd := sb.pidfd
+	sb.mu.Unlock()
+	l.background.Add(1)
+	go func() {
+		defer l.background.Done()
+		if err := await(pidfd); err != nil {
+			return // closed: the sandbox is let go, not ended
+		}
+		status, known := reap(pidfd)
+		sb.mu.Lock()
+		deleting := sb.rec.State == StateDeleting
+		sb.mu.Unlock()
+		if deleting {
+			return
+		}
+		e := Exit{Reason: "the agent ended"}
+		if known {
+			e.Reason = "the agent ended: " + describe(status)
+		}
+		l.noteEnd(sb, e)
+	}()
+}
+
+// noteEnd completes the Exit from cgroups and log, and tells the watchers.
+func (l *Launcher) noteEnd(sb *sandbox, e Exit) {
+	e.At = time.Now()
+	for _, g := range sb.rec.Cgroups {
+		if n := g.oomKills(agentGroup); n > 0 {
+			e.OOM = true
+			e.Reason += fmt.Sprintf(" (out of memory: limit %d MiB)", sb.rec.Limits.AgentMemoryBytes>>20)
+		} else if g.oomKills(workGroup) > 0 {
+			e.OOM = true
+		}
+	}
+	e.Log = tail(filepath.Join(sb.dir, logFile), tailBytes)
+	sb.mu.Lock()
+	sb.exit = e
+	close(sb.ended)
+	sb.mu.Unlock()
+	l.log.Warn("a lab's agent ended", "lab", sb.id, "reason", e.Reason)
+}
+
+// MoveAgent takes PID 1 out of the group that bears the learner's limits. It
+// is called after the handshake, when the agent has made its spawner.
+func (l *Launcher) MoveAgent(id string) error {
+	sb, err := l.get(id)
+	if err != nil {
+		return err
+	}
+	sb.mu.Lock()
+	defer sb.mu.Unlock()
+	pidfd, err := sb.rec.Init.open()
+	if err != nil {
+		return fmt.Errorf("cannot move the agent of %s: %w", id, err)
+	}
+	defer pidfd.Close()
+	for _, g := range sb.rec.Cgroups {
+		if err := writeCgroup(g.agent(), "cgroup.procs", strconv.Itoa(sb.rec.Init.PID)); err != nil {
+			return fmt.Errorf("cannot move the agent of %s to cgroup %s: %w", id, g.agent(), err)
+		}
+	}
+	return nil
+}
+
+// tail returns the last n bytes of a file, from the start of a line.
+func tail(path string, n int64) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return ""
+	}
+	from := max(0, st.Size()-n)
+	b := make([]byte, st.Size()-from)
+	m, err := f.ReadAt(b, from)
+	if err != nil && err != io.EOF {
+		return ""
+	}
+	s := string(b[:m])
+	if _, rest, ok := strings.Cut(s, "\n"); ok && from > 0 {
+		s = rest
+	}
+	return strings.TrimSpace(s)
+}

@@ -24,3 +24,6 @@ server_pid() {
 
 # serving prints what the server said of where it is.
 serving() { grep -E 'https?://' "$DATA/server.log" | head -n 3; echo "log: $DATA/server.log"; }
+
+# version names the source as git knows it.
+version() { git -C "$ROOT" describe --tags --always --dirty 2>/dev/null || echo unknown; }

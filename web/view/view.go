@@ -244,3 +244,10 @@ type Template struct {
 	Title Text   `json:"title"`
 	YAML  string `json:"yaml"`
 }
+
+// The names of the cookies in which the client keeps a reader's language and
+// theme; see i18n.Choose and the Theme constants.
+const (
+	LangCookie  = "podlab_lang"
+	ThemeCookie = "podlab_theme"
+)

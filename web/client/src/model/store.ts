@@ -1,0 +1,90 @@
+// The page's one store: messages are gathered and worked in once a frame, so
+// that a thousand events in a second cost sixty renderings, not a thousand.
+import type { Event } from "../gen/lab.ts";
+import type { LabBoot, StreamMessage } from "../gen/view.ts";
+import { initial, reduce, withPast, type Model } from "./state.ts";
+import { Stream, type Connection } from "./stream.ts";
+
+/** A hidden tab has no frames; it works its messages in this often. */
+const HIDDEN_MS = 500;
+
+export class Store {
+  model: Model;
+  connection: Connection = { status: "connecting" };
+  private readonly listeners = new Set<() => void>();
+  private queue: StreamMessage[] = [];
+  private scheduled = false;
+  private readonly stream: Stream;
+  private readonly boot: LabBoot;
+  private pastAsked = false;
+
+  constructor(boot: LabBoot) {
+    this.boot = boot;
+    this.model = initial(boot);
+    this.stream = new Stream(`/api/v1/labs/${boot.id}/events`, {
+      after: () => (this.model.known && !this.model.gap ? this.lastSeq() : 0),
+      message: (m) => {
+        this.queue.push(m);
+        this.schedule();
+      },
+      connection: (c) => {
+        this.connection = c;
+        this.notify();
+      },
+    });
+  }
+
+  start(): void {
+    this.stream.open();
+  }
+
+  retryNow = (): void => this.stream.now();
+
+  /** subscribe calls f after each change. */
+  subscribe(f: () => void): () => void {
+    this.listeners.add(f);
+    return () => this.listeners.delete(f);
+  }
+
+  /** lastSeq counts what waits in the queue too. */
+  private lastSeq(): number {
+    this.flush();
+    return this.model.seq;
+  }
+
+  private schedule(): void {
+    if (this.scheduled) return;
+    this.scheduled = true;
+    if (document.visibilityState === "visible") requestAnimationFrame(this.flush);
+    else setTimeout(this.flush, HIDDEN_MS);
+  }
+
+  private readonly flush = (): void => {
+    this.scheduled = false;
+    if (this.queue.length === 0) return;
+    const batch = this.queue;
+    this.queue = [];
+    this.model = reduce(this.model, batch);
+    if (this.model.gap) this.stream.again();
+    if (this.model.lab.deleted) this.stream.close();
+    if (this.model.known && !this.pastAsked) void this.askPast();
+    this.notify();
+  };
+
+  /** askPast fetches what happened before the page was opened. */
+  private async askPast(): Promise<void> {
+    this.pastAsked = true;
+    try {
+      const res = await fetch(`/api/v1/labs/${this.boot.id}/log?before=${this.model.seq + 1}&limit=3000`);
+      if (!res.ok) return;
+      this.model = withPast(this.model, (await res.json()) as Event[]);
+      this.notify();
+    } catch {
+      this.pastAsked = false; // the connection was lost: the next snapshot asks again
+    }
+  }
+
+  private notify(): void {
+    for (const f of this.listeners) f();
+  }
+}

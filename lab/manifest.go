@@ -1,6 +1,15 @@
 package lab
 
-import "net/netip"
+import (
+	_ "embed"
+	"net/netip"
+)
+
+// DefaultPods are the Kubernetes manifests of the default lab: pod-a and pod-c
+// on node1, pod-b on node2.
+//
+//go:embed default.yaml
+var DefaultPods string
 
 // APIVersion and Kind of the manifest that describes a lab's nodes and
 // networks. Pods and everything else of Kubernetes are ordinary Kubernetes

@@ -11,7 +11,7 @@ import (
 
 var coreV1 = schema.GroupVersion{Version: "v1"}
 
-// bootstrap makes what every cluster has from its start.
+// bootstrap makes what every cluster has from its start, and keeps it.
 func (s *Server) bootstrap() error {
 	for _, name := range []string{"default", "kube-system", "kube-public"} {
 		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -22,6 +22,11 @@ func (s *Server) bootstrap() error {
 			return err
 		}
 	}
+	w, err := s.core.Namespaces().Watch(s.ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	s.wg.Go(func() { s.keepNamespaces(w) })
 	return nil
 }
 

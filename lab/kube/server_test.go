@@ -152,3 +152,71 @@ func TestWatchEndsWithTheServer(t *testing.T) {
 	for range w.ResultChan() {
 	}
 }
+
+func TestNamespaceEnds(t *testing.T) {
+	ctx := t.Context()
+	s := newServer(t)
+	if _, err := s.Core().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "team"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	accounts, err := s.Core().ServiceAccounts("team").Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accounts.Stop()
+	if e := next(t, accounts); e.Type != watch.Added || e.Object.(*corev1.ServiceAccount).Name != "default" {
+		t.Fatalf("got %v, want the default service account", e)
+	}
+	pods := s.Core().Pods("team")
+	if _, err := pods.Create(ctx, podNamed("stays"), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pods.Create(ctx, podNamed("goes"), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	bind := &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "stays"}, Target: corev1.ObjectReference{Kind: "Node", Name: "node1"}}
+	if err := pods.Bind(ctx, bind, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	podWatch, err := pods.Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=stays"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer podWatch.Stop()
+	spaces, err := s.Core().Namespaces().Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=team"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer spaces.Stop()
+
+	if err := s.Core().Namespaces().Delete(ctx, "team", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for e := next(t, podWatch); e.Object.(*corev1.Pod).DeletionTimestamp == nil; e = next(t, podWatch) {
+		if e.Type == watch.Deleted {
+			t.Fatal("a bound pod went without its kubelet")
+		}
+	}
+	ns, err := s.Core().Namespaces().Get(ctx, "team", metav1.GetOptions{})
+	if err != nil || ns.Status.Phase != corev1.NamespaceTerminating {
+		t.Fatalf("the namespace must stay Terminating while a pod is in it: %v, %v", ns.Status.Phase, err)
+	}
+	_, err = pods.Create(ctx, podNamed("late"), metav1.CreateOptions{})
+	if want := `pods "late" is forbidden: unable to create new content in namespace team because it is being terminated`; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	zero := int64(0)
+	if err := pods.Delete(ctx, "stays", metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
+		t.Fatal(err)
+	}
+	for e := next(t, spaces); e.Type != watch.Deleted; e = next(t, spaces) {
+	}
+}
+
+func TestDefaultNamespaceStays(t *testing.T) {
+	s := newServer(t)
+	err := s.Core().Namespaces().Delete(t.Context(), "default", metav1.DeleteOptions{})
+	if want := `namespaces "default" is forbidden: this namespace may not be deleted`; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}

@@ -90,8 +90,10 @@ func (l *Launcher) spec(sb *sandbox) (*specs.Spec, error) {
 		s.Linux.CgroupsPath = cgroupsPath(sb.rec.Cgroups)
 	}
 	var err error
-	s.Linux.Seccomp, err = seccompProfile()
-	return s, err
+	if s.Linux.Seccomp, err = seccompProfile(); err != nil {
+		return nil, err
+	}
+	return s, l.useFilter(s)
 }
 
 // capabilities hold over the sandbox's user namespace only. Those that the

@@ -242,47 +242,65 @@ func (g labCgroup) oomKills(group string) int {
 	return 0
 }
 
-// killAll kills every process in the lab's groups, the runtime's own included.
-// Each is named by a pidfd and only then seen to be in the group, so that a
-// number used again never hits a stranger.
-func (g labCgroup) killAll() error {
-	if g.V2 && writeCgroup(g.Dir, "cgroup.kill", "1") == nil {
-		return nil
+// killAll kills every process in the lab's groups, the runtime's own included,
+// and returns when they have ended. Each is named by a pidfd and only then seen
+// to be in the group, so that a number used again never hits a stranger.
+func (g labCgroup) killAll(patience time.Duration) error {
+	members, err := g.openMembers()
+	errs := []error{err}
+	if !g.V2 || writeCgroup(g.Dir, "cgroup.kill", "1") != nil {
+		for _, fd := range members {
+			errs = append(errs, kill(fd))
+		}
 	}
-	var errs []error
-	for _, dir := range g.tree() {
-		pids, err := g.procs(dir)
-		if err != nil {
-			errs = append(errs, err)
-		}
-		for _, pid := range pids {
-			errs = append(errs, g.killMember(pid))
-		}
+	for _, fd := range members {
+		errs = append(errs, fd.SetReadDeadline(time.Now().Add(patience)), await(fd))
+		reap(fd)
+		fd.Close()
 	}
 	return errors.Join(errs...)
 }
 
-func (g labCgroup) killMember(pid int) error {
-	fd, err := pidfdOpen(pid)
-	if errors.Is(err, errGone) {
-		return nil
+// openMembers returns a pidfd of each process in the lab's groups.
+func (g labCgroup) openMembers() ([]*os.File, error) {
+	before, err := g.allProcs()
+	if err != nil || len(before) == 0 {
+		return nil, err
 	}
-	if err != nil {
-		return err
+	opened := map[int]*os.File{}
+	var errs []error
+	for _, pid := range before {
+		fd, err := pidfdOpen(pid)
+		if err == nil {
+			opened[pid] = fd
+		} else if !errors.Is(err, errGone) {
+			errs = append(errs, err)
+		}
 	}
-	defer fd.Close()
+	after, err := g.allProcs()
+	errs = append(errs, err)
+	var members []*os.File
+	for pid, fd := range opened {
+		if slices.Contains(after, pid) {
+			members = append(members, fd)
+		} else {
+			fd.Close()
+		}
+	}
+	return members, errors.Join(errs...)
+}
+
+func (g labCgroup) allProcs() ([]int, error) {
+	var all []int
 	for _, dir := range g.tree() {
 		pids, err := g.procs(dir)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if slices.Contains(pids, pid) {
-			err := kill(fd)
-			reap(fd)
-			return err
-		}
+		all = append(all, pids...)
 	}
-	return nil
+	slices.Sort(all)
+	return slices.Compact(all), nil
 }
 
 // procs lists a group's processes; a group that is gone has none. The server

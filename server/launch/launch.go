@@ -19,10 +19,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -100,7 +102,7 @@ type Sandbox struct {
 	PID     int
 	UIDBase uint32
 	Created time.Time
-	// Ended is set when PID 1 is no more and nobody deleted the sandbox.
+	// Ended is set when the state is stopped.
 	Ended *Exit
 }
 
@@ -110,6 +112,7 @@ type Launcher struct {
 	log      *slog.Logger
 	runtime  runtimeProgram
 	binary   string
+	filter   string // the compiled seccomp filter's file
 	boot     string
 	groups   []hierarchy
 	mode     cgroupMode
@@ -138,6 +141,8 @@ type sandbox struct {
 	pidfd *os.File
 	ended chan struct{} // closed when PID 1 has ended; a restart makes a new one
 	exit  Exit
+	// overfull: PID 1 was killed as its directory outgrew its bounds.
+	overfull bool
 }
 
 var validID = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
@@ -169,6 +174,9 @@ func New(opt Options) (*Launcher, error) {
 	if l.runtime, err = findRuntime(opt.Runtime); err != nil {
 		return nil, err
 	}
+	if l.filter, err = l.filterCache(); err != nil {
+		return nil, err
+	}
 	if l.opt.RootFS, err = prepareRootFS(opt.RootFS); err != nil {
 		return nil, err
 	}
@@ -183,19 +191,15 @@ func New(opt Options) (*Launcher, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("cannot become a child subreaper: %w", err)
 	}
+	l.background.Go(l.keepBounds)
 	return l, nil
 }
 
 func (l *Launcher) prepareData() error {
+	// Labs see none of these directories, so nobody but root needs to.
 	for _, d := range []string{l.opt.Data, l.labs(), l.bin(), l.images()} {
-		if err := os.MkdirAll(d, 0o711); err != nil {
+		if err := os.MkdirAll(d, 0o700); err != nil {
 			return fmt.Errorf("cannot make the data directory: %w", err)
-		}
-	}
-	// A lab's root must be able to pass through, not to look around.
-	for _, d := range []string{l.opt.Data, l.labs(), l.bin()} {
-		if err := os.Chmod(d, 0o711); err != nil {
-			return fmt.Errorf("cannot set the mode of the data directory: %w", err)
 		}
 	}
 	if err := os.Chmod(l.images(), 0o755); err != nil {
@@ -243,7 +247,6 @@ func (l *Launcher) Create(ctx context.Context, req Request) (Sandbox, error) {
 	sb.op.Lock()
 	defer sb.op.Unlock()
 	if err := l.create(ctx, sb, req); err != nil {
-		l.background.Add(1)
 		l.discard(sb)
 		return Sandbox{}, fmt.Errorf("cannot create sandbox %s: %w", req.ID, err)
 	}
@@ -291,32 +294,15 @@ func (l *Launcher) create(ctx context.Context, sb *sandbox, req Request) error {
 		return err
 	}
 	step("create: intent recorded")
-	// Groups of this name can only be left from a data directory that was
-	// removed by hand.
-	if err := removeCgroups(sb.rec.Cgroups); err != nil {
+	if err := l.makeRunDir(sb, req.Config); err != nil {
 		return err
 	}
-	for _, g := range sb.rec.Cgroups {
-		if err := g.make(sb.rec.Limits); err != nil {
-			return err
-		}
-		step("create: cgroup made")
-	}
-	if err := l.makeDir(sb, req.Config); err != nil {
-		return err
-	}
-	step("create: bundle made")
+	step("create: run directory made")
 	return l.start(ctx, sb)
 }
 
-// makeDir fills the lab's directory: the agent's config, the bundle, the
-// places that mounts go to.
-func (l *Launcher) makeDir(sb *sandbox, cfg agentapi.Config) error {
-	for _, d := range []string{bundleDir, runtimeDir} {
-		if err := os.Mkdir(filepath.Join(sb.dir, d), 0o711); err != nil {
-			return err
-		}
-	}
+// makeRunDir makes the directory that the lab sees, with the agent's config.
+func (l *Launcher) makeRunDir(sb *sandbox, cfg agentapi.Config) error {
 	run := filepath.Join(sb.dir, runDir)
 	if err := os.Mkdir(run, 0o700); err != nil {
 		return err
@@ -330,15 +316,39 @@ func (l *Launcher) makeDir(sb *sandbox, cfg agentapi.Config) error {
 	if err := os.WriteFile(file, b, 0o600); err != nil {
 		return err
 	}
-	if err := errors.Join(os.Chown(file, uid, uid), os.Chown(run, uid, uid)); err != nil {
+	return errors.Join(os.Chown(file, uid, uid), os.Chown(run, uid, uid))
+}
+
+// makeCgroups makes the lab's groups. Groups that are there already are left
+// from a restart or from a data directory that was removed by hand.
+func (sb *sandbox) makeCgroups() error {
+	if err := removeCgroups(sb.rec.Cgroups); err != nil {
 		return err
 	}
-	return l.writeBundle(sb)
+	for _, g := range sb.rec.Cgroups {
+		if err := g.make(sb.rec.Limits); err != nil {
+			return err
+		}
+		step("start: cgroup made")
+	}
+	return nil
 }
 
 // start runs the OCI runtime and takes hold of PID 1. The record says running
 // only when that is so.
 func (l *Launcher) start(ctx context.Context, sb *sandbox) error {
+	if err := sb.makeCgroups(); err != nil {
+		return err
+	}
+	for _, d := range []string{bundleDir, runtimeDir} {
+		if err := os.Mkdir(filepath.Join(sb.dir, d), 0o700); err != nil {
+			return err
+		}
+	}
+	if err := l.writeBundle(sb); err != nil {
+		return err
+	}
+	step("start: bundle made")
 	userns, err := l.userNamespace(sb.rec.UIDBase)
 	if err != nil {
 		return err
@@ -347,7 +357,15 @@ func (l *Launcher) start(ctx context.Context, sb *sandbox) error {
 	if err != nil {
 		return err
 	}
-	step("create: runtime done")
+	step("start: runtime done")
+	if err := l.keepFilter(sb); err != nil {
+		l.log.Warn("cannot keep the compiled seccomp filter", "error", err)
+	}
+	return l.hold(sb, pid)
+}
+
+// hold takes a pidfd of PID 1, records the sandbox as running and watches it.
+func (l *Launcher) hold(sb *sandbox, pid int) error {
 	pidfd, err := pidfdOpen(pid)
 	if err != nil {
 		return fmt.Errorf("the agent ended at once: %s", tail(filepath.Join(sb.dir, logFile), tailBytes))
@@ -358,20 +376,73 @@ func (l *Launcher) start(ctx context.Context, sb *sandbox) error {
 		return err
 	}
 	sb.mu.Lock()
-	sb.rec.Init, sb.rec.State, sb.pidfd = processHandle{PID: pid, Start: start}, StateRunning, pidfd
+	sb.pidfd, sb.overfull = pidfd, false
+	sb.rec.Init, sb.rec.State, sb.rec.Exit = processHandle{PID: pid, Start: start}, StateRunning, Exit{}
 	err = sb.rec.write(sb.dir)
 	sb.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	step("create: running recorded")
+	step("start: running recorded")
 	l.watch(sb)
 	return nil
+}
+
+// Restart starts a sandbox anew whose agent ended, with its own directory and
+// so its journal, and with this server's program. Should it fail, the sandbox
+// stays stopped.
+func (l *Launcher) Restart(ctx context.Context, id string) (Sandbox, error) {
+	sb, err := l.get(id)
+	if err != nil {
+		return Sandbox{}, err
+	}
+	sb.op.Lock()
+	defer sb.op.Unlock()
+	if s := sb.info(); s.State != StateStopped {
+		return Sandbox{}, lab.Errorf(lab.CodeConflict, "sandbox %s is %s: only a stopped one can be restarted", id, s.State)
+	}
+	if err := l.renew(sb); err != nil {
+		return Sandbox{}, fmt.Errorf("cannot restart sandbox %s: %w", id, err)
+	}
+	sb.mu.Lock()
+	before := sb.ended
+	sb.ended = make(chan struct{})
+	sb.mu.Unlock()
+	if err := l.start(ctx, sb); err != nil {
+		err = errors.Join(err, removeCgroups(sb.rec.Cgroups))
+		sb.mu.Lock()
+		sb.ended = before
+		sb.mu.Unlock()
+		return Sandbox{}, fmt.Errorf("cannot restart sandbox %s: %w", id, err)
+	}
+	return sb.info(), nil
+}
+
+// renew clears away what the last start made, and records what the next makes.
+func (l *Launcher) renew(sb *sandbox) error {
+	sb.release()
+	if err := removeCgroups(sb.rec.Cgroups); err != nil {
+		return err
+	}
+	step("restart: cgroups removed")
+	for _, name := range []string{bundleDir, runtimeDir, pidFile, filepath.Join(runDir, agentapi.Socket)} {
+		if err := os.RemoveAll(filepath.Join(sb.dir, name)); err != nil {
+			return err
+		}
+	}
+	step("restart: old bundle removed")
+	sb.mu.Lock()
+	defer sb.mu.Unlock()
+	sb.rec.Boot, sb.rec.Runtime, sb.rec.Binary, sb.rec.Cgroups = l.boot, l.runtime.path, l.binary, l.labCgroups(sb.id)
+	return sb.rec.write(sb.dir)
 }
 
 // Delete kills the sandbox and returns; what is left of it goes in the
 // background. Deleting what does not exist is done already.
 func (l *Launcher) Delete(ctx context.Context, id string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	sb, err := l.get(id)
 	if err != nil {
 		return nil
@@ -387,7 +458,7 @@ func (l *Launcher) Delete(ctx context.Context, id string) error {
 		return nil
 	}
 	if err := rec.write(sb.dir); err != nil {
-		return err
+		return fmt.Errorf("cannot delete sandbox %s: %w", id, err)
 	}
 	step("delete: intent recorded")
 	if pidfd != nil {
@@ -396,9 +467,8 @@ func (l *Launcher) Delete(ctx context.Context, id string) error {
 		}
 	}
 	step("delete: killed")
-	l.background.Add(1)
-	go l.discard(sb)
-	return ctx.Err()
+	l.background.Go(func() { l.discard(sb) })
+	return nil
 }
 
 // Gone is closed when no trace of the sandbox is left on the host.
@@ -414,28 +484,19 @@ func (l *Launcher) Gone(id string) <-chan struct{} {
 
 // List returns all sandboxes, in order of their ids.
 func (l *Launcher) List() []Sandbox {
-	l.mu.Lock()
-	boxes := make([]*sandbox, 0, len(l.boxes))
-	for _, sb := range l.boxes {
-		boxes = append(boxes, sb)
-	}
-	l.mu.Unlock()
+	boxes := l.all()
 	list := make([]Sandbox, 0, len(boxes))
 	for _, sb := range boxes {
 		list = append(list, sb.info())
 	}
-	slices.SortFunc(list, func(a, b Sandbox) int { return compare(a.ID, b.ID) })
+	slices.SortFunc(list, func(a, b Sandbox) int { return strings.Compare(a.ID, b.ID) })
 	return list
 }
 
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
+func (l *Launcher) all() []*sandbox {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Values(l.boxes))
 }
 
 func (l *Launcher) get(id string) (*sandbox, error) {
@@ -469,12 +530,15 @@ func (l *Launcher) Close() error {
 	default:
 		close(l.closing)
 	}
-	boxes := l.boxes
 	l.mu.Unlock()
-	for _, sb := range boxes {
+	for _, sb := range l.all() {
 		sb.release()
 	}
 	l.background.Wait()
+	for _, h := range l.groups {
+		// Goes when no lab is left; else the kernel refuses, as it should.
+		_ = unix.Rmdir(filepath.Join(h.Parent, l.opt.CgroupName))
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, f := range l.users {

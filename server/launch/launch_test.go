@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "agent" {
 		standIn()
 	}
+	if len(os.Args) > 1 && os.Args[1] == "doomed-server" {
+		doomedServer(os.Args[2:])
+	}
 	os.Exit(m.Run())
 }
 
@@ -60,12 +63,18 @@ func standIn() {
 	}
 }
 
+// testRootFS is the root file system that scripts/rootfs made.
+func testRootFS(t testing.TB) string {
+	t.Helper()
+	return "/tmp/launch/rootfs"
+}
+
 func newLauncher(t testing.TB, data string) *Launcher {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("sandboxes need root: run the tests as root")
 	}
-	l, err := New(Options{Data: data, RootFS: "/tmp/launch/rootfs", Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	l, err := New(Options{Data: data, RootFS: testRootFS(t), Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -53,25 +54,58 @@ func pidfdOpen(pid int) (*os.File, error) {
 }
 
 func startTime(pid int) (uint64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	f, err := statFields(pid)
 	if err != nil {
-		return 0, errGone
+		return 0, err
 	}
-	// The name in brackets may hold anything; fields count from the last bracket.
-	_, rest, ok := cutLast(b, ')')
-	fields := bytes.Fields(rest)
-	if !ok || len(fields) < 20 {
-		return 0, fmt.Errorf("cannot read /proc/%d/stat: %q", pid, b)
-	}
-	return strconv.ParseUint(string(fields[19]), 10, 64)
+	return strconv.ParseUint(f[22-firstStatField], 10, 64)
 }
 
-func cutLast(b []byte, sep byte) (before, after []byte, ok bool) {
-	i := bytes.LastIndexByte(b, sep)
-	if i < 0 {
-		return b, nil, false
+// firstStatField is the number, in proc_pid_stat(5), of the first field that
+// statFields returns: the state, as the name before it may hold anything.
+const firstStatField = 3
+
+func statFields(pid int) ([]string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, errGone
 	}
-	return b[:i], b[i+1:], true
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) < 20 {
+		return nil, fmt.Errorf("cannot read /proc/%d/stat: %q", pid, b)
+	}
+	return fields, nil
+}
+
+// reapOrphans collects dead helpers that a runtime left behind: as a subreaper
+// we are their parent now. A child that this program started itself leads its
+// process group or is in ours, so nothing is taken from who waits for it.
+func reapOrphans() {
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		return
+	}
+	own := strconv.Itoa(unix.Getpgrp())
+	for _, list := range lists {
+		b, err := os.ReadFile(list)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, child := range strings.Fields(string(b)) {
+			pid, err := strconv.Atoi(child)
+			if err != nil {
+				continue
+			}
+			f, err := statFields(pid)
+			if err != nil {
+				continue
+			}
+			state, group := f[0], f[5-firstStatField]
+			if state == "Z" && group != child && group != own {
+				_, _ = unix.Wait4(pid, nil, unix.WNOHANG|unix.WALL, nil)
+			}
+		}
+	}
 }
 
 // kill sends SIGKILL through a pidfd; a process that is gone is no error.

@@ -12,10 +12,13 @@ import (
 // State is where a sandbox is in its life, as recorded on disk.
 type State string
 
-// The states of a record. Only Running survives a restart of the server.
+// The states of a record. What was creating or deleting when a server died is
+// removed by the next.
 const (
 	StateCreating State = "creating"
 	StateRunning  State = "running"
+	// StateStopped: the agent ended; its directory is kept for a restart.
+	StateStopped  State = "stopped"
 	StateDeleting State = "deleting"
 )
 
@@ -46,6 +49,8 @@ type record struct {
 	Cgroups []labCgroup   `json:"cgroups"`
 	Limits  Limits        `json:"limits"`
 	Init    processHandle `json:"init"`
+	// Exit is how the agent ended, when stopped.
+	Exit Exit `json:"exit,omitzero"`
 }
 
 // readRecord returns the record in dir; a directory whose record never came

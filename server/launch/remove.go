@@ -12,7 +12,6 @@ import (
 // discard removes all that is left of a sandbox, then forgets it. The order
 // keeps the record readable until nothing but the directory is left.
 func (l *Launcher) discard(sb *sandbox) {
-	defer l.background.Done()
 	if err := l.remove(sb); err != nil {
 		// The record stays and says deleting: the next Recover goes on.
 		l.log.Error("cannot remove a sandbox", "lab", sb.id, "error", err)
@@ -48,6 +47,7 @@ func (l *Launcher) remove(sb *sandbox) error {
 	if err := removeDir(sb.dir); err != nil {
 		return fmt.Errorf("cannot remove %s: %w", sb.dir, err)
 	}
+	reapOrphans()
 	step("delete: directory removed")
 	return nil
 }
@@ -66,26 +66,24 @@ func (l *Launcher) openInit(sb *sandbox) (*os.File, error) {
 // kernel gives no event for an empty v1 group, hence the short pauses.
 func removeCgroups(groups []labCgroup) error {
 	const patience = 30 * time.Second
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
+	deadline := time.Now().Add(patience)
 	pause := time.Millisecond
 	for {
 		var errs []error
 		for _, g := range groups {
 			if err := g.remove(); err != nil {
-				errs = append(errs, err, g.killAll())
+				errs = append(errs, err, g.killAll(time.Until(deadline)))
 			}
 		}
 		err := errors.Join(errs...)
 		if err == nil {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
+		if time.Now().After(deadline) {
 			return fmt.Errorf("processes do not end: %w", err)
-		case <-time.After(pause):
-			pause = min(2*pause, 50*time.Millisecond)
 		}
+		time.Sleep(pause)
+		pause = min(2*pause, 50*time.Millisecond)
 	}
 }
 
@@ -122,8 +120,8 @@ func (sb *sandbox) release() {
 }
 
 // Recover takes over what an earlier server left: sandboxes that were running
-// are watched again (or shown as ended), all others are removed. It returns
-// when no half-made sandbox is left.
+// are watched again, those whose agent ended are kept as stopped, all others
+// are removed. It returns when no half-made sandbox is left.
 func (l *Launcher) Recover(ctx context.Context) ([]Sandbox, error) {
 	entries, err := os.ReadDir(l.labs())
 	if err != nil {
@@ -137,10 +135,9 @@ func (l *Launcher) Recover(ctx context.Context) ([]Sandbox, error) {
 			errs = append(errs, err)
 			continue
 		}
-		if sb != nil && sb.rec.State != StateRunning {
+		if sb != nil && (sb.rec.State == StateCreating || sb.rec.State == StateDeleting) {
 			gone = append(gone, sb.gone)
-			l.background.Add(1)
-			go l.discard(sb)
+			l.background.Go(func() { l.discard(sb) })
 		}
 	}
 	for _, c := range gone {
@@ -171,32 +168,38 @@ func (l *Launcher) adopt(name string) (*sandbox, error) {
 		return nil, err
 	}
 	sb := l.newSandbox(rec)
-	if rec.State == StateRunning {
-		l.retake(sb)
+	switch rec.State {
+	case StateRunning:
+		err = l.retake(sb)
+	case StateStopped:
+		sb.exit = rec.Exit
+		close(sb.ended)
+		err = removeCgroups(rec.Cgroups) // of a restart that did not come to its end
 	}
 	l.mu.Lock()
 	l.boxes[rec.ID], l.slots[rec.Slot] = sb, rec.ID
 	l.mu.Unlock()
-	return sb, nil
+	return sb, err
 }
 
-// retake watches a running sandbox, or notes that it ended while no server
-// was there.
-func (l *Launcher) retake(sb *sandbox) {
+// retake watches a running sandbox again, or notes that its agent ended while
+// no server was there.
+func (l *Launcher) retake(sb *sandbox) error {
 	pidfd, err := l.openInit(sb)
+	if errors.Is(err, errGone) {
+		reason := "the agent ended while the server was not running"
+		if sb.rec.Boot != l.boot {
+			reason = "the host was started anew"
+		}
+		l.noteEnd(sb, Exit{Reason: reason})
+		return nil
+	}
 	if err != nil {
-		l.noteEnd(sb, Exit{Reason: l.lostReason(sb)})
-		return
+		return err
 	}
 	sb.pidfd = pidfd
 	l.watch(sb)
-}
-
-func (l *Launcher) lostReason(sb *sandbox) string {
-	if sb.rec.Boot != l.boot {
-		return "the host was started anew"
-	}
-	return "the agent ended while the server was not running"
+	return nil
 }
 
 // dropUnused removes programs of earlier versions that no lab runs.

@@ -118,8 +118,10 @@ func (l *Launcher) runHere(ctx context.Context, sb *sandbox, userns *os.File) (i
 	if group >= 0 {
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, group
 	}
-	step("create: runtime starts")
-	if err := cmd.Run(); err != nil {
+	step("start: runtime begins")
+	err = cmd.Run()
+	reapOrphans()
+	if err != nil {
 		return 0, fmt.Errorf("%s: %w: %s", filepath.Base(rt.path), err, tail(filepath.Join(sb.dir, logFile), tailBytes))
 	}
 	b, err := os.ReadFile(filepath.Join(sb.dir, pidFile))

@@ -16,12 +16,12 @@ const tailBytes = 4 << 10
 // Exit says how a sandbox's PID 1 ended.
 type Exit struct {
 	// Reason is one line for people.
-	Reason string
+	Reason string `json:"reason"`
 	// OOM is set when the kernel killed in the sandbox for want of memory.
-	OOM bool
+	OOM bool `json:"oom,omitempty"`
 	// Log is the end of what the agent wrote; it comes from the lab, so escape it.
-	Log string
-	At  time.Time
+	Log string    `json:"log,omitempty"`
+	At  time.Time `json:"at"`
 }
 
 // Watch returns a channel that gets one Exit, when PID 1 ends, and is then
@@ -39,7 +39,7 @@ func (l *Launcher) Watch(id string) (<-chan Exit, error) {
 		defer close(c)
 		select {
 		case <-ended:
-			if s := sb.info(); s.State == StateRunning && s.Ended != nil {
+			if s := sb.info(); s.Ended != nil {
 				c <- *s.Ended
 			}
 		case <-sb.gone:
@@ -54,43 +54,46 @@ func (l *Launcher) watch(sb *sandbox) {
 	sb.mu.Lock()
 	pidfd := sb.pidfd
 	sb.mu.Unlock()
-	l.background.Add(1)
-	go func() {
-		defer l.background.Done()
+	l.background.Go(func() {
 		if err := await(pidfd); err != nil {
 			return // closed: the sandbox is let go, not ended
 		}
 		status, known := reap(pidfd)
-		sb.mu.Lock()
-		deleting := sb.rec.State == StateDeleting
-		sb.mu.Unlock()
-		if deleting {
-			return
-		}
 		e := Exit{Reason: "the agent ended"}
 		if known {
 			e.Reason = "the agent ended: " + describe(status)
 		}
 		l.noteEnd(sb, e)
-	}()
+	})
 }
 
-// noteEnd completes the Exit from cgroups and log, and tells the watchers.
+// noteEnd completes the Exit from cgroups and log, records it and tells the
+// watchers; the end of what is being deleted is no news.
 func (l *Launcher) noteEnd(sb *sandbox, e Exit) {
-	e.At = time.Now()
+	e.At = time.Now().UTC()
 	for _, g := range sb.rec.Cgroups {
-		if n := g.oomKills(agentGroup); n > 0 {
+		if g.oomKills(agentGroup) > 0 {
 			e.OOM = true
-			e.Reason += fmt.Sprintf(" (out of memory: limit %d MiB)", sb.rec.Limits.AgentMemoryBytes>>20)
+			e.Reason += fmt.Sprintf("; out of memory (the agent's limit is %d MiB)", sb.rec.Limits.AgentMemoryBytes>>20)
 		} else if g.oomKills(workGroup) > 0 {
 			e.OOM = true
+			e.Reason += fmt.Sprintf("; the kernel killed in the lab for want of memory (its limit is %d MiB)", sb.rec.Limits.MemoryBytes>>20)
 		}
 	}
 	e.Log = tail(filepath.Join(sb.dir, logFile), tailBytes)
 	sb.mu.Lock()
-	sb.exit = e
+	defer sb.mu.Unlock()
+	if sb.rec.State != StateRunning {
+		return
+	}
+	if sb.overfull {
+		e.Reason += fmt.Sprintf("; the server ended it, as its directory held more than %d MiB or %d files", runBytes>>20, runFiles)
+	}
+	sb.exit, sb.rec.Exit, sb.rec.State, sb.rec.Init = e, e, StateStopped, processHandle{}
+	if err := sb.rec.write(sb.dir); err != nil {
+		l.log.Error("cannot record the end of an agent", "lab", sb.id, "error", err)
+	}
 	close(sb.ended)
-	sb.mu.Unlock()
 	l.log.Warn("a lab's agent ended", "lab", sb.id, "reason", e.Reason)
 }
 

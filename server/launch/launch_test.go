@@ -66,7 +66,14 @@ func standIn() {
 // testRootFS is the root file system that scripts/rootfs made.
 func testRootFS(t testing.TB) string {
 	t.Helper()
-	return "/tmp/launch/rootfs"
+	root := os.Getenv("PODLAB_ROOTFS")
+	if root == "" {
+		root = "/var/lib/podlab/rootfs/current"
+	}
+	if _, err := os.Stat(filepath.Join(root, "bin/sh")); err != nil {
+		t.Fatalf("no root file system for labs (%v): run scripts/rootfs, or name one in PODLAB_ROOTFS", err)
+	}
+	return root
 }
 
 func newLauncher(t testing.TB, data string) *Launcher {

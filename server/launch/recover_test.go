@@ -79,8 +79,10 @@ func doomedServer(args []string) {
 	case "delete":
 		err = l.Delete(ctx, "victim")
 		<-gone
+	case "stop":
+		err = l.Stop(ctx, "victim")
 	case "restart":
-		_, err = l.Restart(ctx, "victim")
+		_, err = l.Restart(ctx, request("victim"))
 	}
 	fail(err)
 	fmt.Println("at the end")
@@ -221,7 +223,7 @@ func recoverAll(t *testing.T, data string) (*Launcher, map[string]Sandbox) {
 // create, delete and restart. The next server must find the bystander as it
 // was, and of the victim either all or nothing.
 func TestPrivilegedKillAtEachStep(t *testing.T) {
-	for _, what := range []string{"create", "delete", "restart"} {
+	for _, what := range []string{"create", "delete", "stop", "restart"} {
 		t.Run(what, func(t *testing.T) {
 			for number, last := 1, false; !last; number++ {
 				last = killedAt(t, what, number)
@@ -252,9 +254,11 @@ func killedAt(t *testing.T, what string, number int) bool {
 	switch {
 	case what == "delete" && found:
 		t.Errorf("%s %s: the victim is still listed: %+v", what, at, victim)
-	case what == "restart" && !found:
+	case (what == "restart" || what == "stop") && !found:
 		t.Errorf("%s %s: the victim's directory was to be kept", what, at)
-	case at == "at the end" && what != "delete" && victim.State != StateRunning:
+	case what == "stop" && victim.State != StateStopped:
+		t.Errorf("%s %s: the victim is %+v, want stopped", what, at, victim)
+	case at == "at the end" && (what == "create" || what == "restart") && victim.State != StateRunning:
 		t.Errorf("%s %s: the victim is %+v, want running", what, at, victim)
 	}
 	if victim.State == StateRunning {
@@ -263,7 +267,7 @@ func killedAt(t *testing.T, what string, number int) bool {
 		}
 	}
 	if victim.State == StateStopped {
-		if _, err := l.Restart(t.Context(), "victim"); err != nil {
+		if _, err := l.Restart(t.Context(), Request{ID: "victim"}); err != nil {
 			t.Errorf("%s %s: %v", what, at, err)
 		}
 	}

@@ -82,7 +82,7 @@ func removeCgroups(groups []labCgroup) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("processes do not end: %w", err)
 		}
-		time.Sleep(pause)
+		<-time.After(pause)
 		pause = min(2*pause, 50*time.Millisecond)
 	}
 }
@@ -174,7 +174,7 @@ func (l *Launcher) adopt(name string) (*sandbox, error) {
 	case StateStopped:
 		sb.exit = rec.Exit
 		close(sb.ended)
-		err = removeCgroups(rec.Cgroups) // of a restart that did not come to its end
+		err = l.clear(sb) // of a stop or restart that did not come to its end
 	}
 	l.mu.Lock()
 	l.boxes[rec.ID], l.slots[rec.Slot] = sb, rec.ID
@@ -192,7 +192,7 @@ func (l *Launcher) retake(sb *sandbox) error {
 			reason = "the host was started anew"
 		}
 		l.noteEnd(sb, Exit{Reason: reason})
-		return nil
+		return l.clear(sb)
 	}
 	if err != nil {
 		return err

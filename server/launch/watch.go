@@ -25,7 +25,8 @@ type Exit struct {
 }
 
 // Watch returns a channel that gets one Exit, when PID 1 ends, and is then
-// closed; it is closed without one when the sandbox is deleted.
+// closed; it is closed without one when the sandbox is deleted or the Launcher
+// closed.
 func (l *Launcher) Watch(id string) (<-chan Exit, error) {
 	sb, err := l.get(id)
 	if err != nil {
@@ -64,7 +65,24 @@ func (l *Launcher) watch(sb *sandbox) {
 			e.Reason = "the agent ended: " + describe(status)
 		}
 		l.noteEnd(sb, e)
+		l.clearEnded(sb, pidfd)
 	})
+}
+
+// clearEnded takes away what is left of a sandbox whose agent ended, unless
+// somebody was quicker: stopped, deleted or restarted it.
+func (l *Launcher) clearEnded(sb *sandbox, pidfd *os.File) {
+	sb.op.Lock()
+	defer sb.op.Unlock()
+	sb.mu.Lock()
+	same := sb.pidfd == pidfd && sb.rec.State == StateStopped
+	sb.mu.Unlock()
+	if !same {
+		return
+	}
+	if err := l.clear(sb); err != nil {
+		l.log.Error("cannot clear away a sandbox whose agent ended", "lab", sb.id, "error", err)
+	}
 }
 
 // noteEnd completes the Exit from cgroups and log, records it and tells the
@@ -94,7 +112,7 @@ func (l *Launcher) noteEnd(sb *sandbox, e Exit) {
 		l.log.Error("cannot record the end of an agent", "lab", sb.id, "error", err)
 	}
 	close(sb.ended)
-	l.log.Warn("a lab's agent ended", "lab", sb.id, "reason", e.Reason)
+	l.log.Info("a lab's agent ended", "lab", sb.id, "reason", e.Reason)
 }
 
 // MoveAgent takes PID 1 out of the group that bears the learner's limits. It

@@ -13,6 +13,8 @@ import (
 	apiversion "k8s.io/apimachinery/pkg/version"
 	"k8s.io/apiserver/pkg/endpoints/discovery"
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
+
+	"podlab/lab/kube/openapi"
 )
 
 // Version is what /version answers.
@@ -62,6 +64,7 @@ func (d *apiDiscovery) install(c *restful.Container) {
 
 // installPlain serves what is no resource.
 func (s *Server) installPlain(mux *http.ServeMux) {
+	mux.Handle("/openapi/", openapi.Handler())
 	mux.HandleFunc("/version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, Version) })
 	for _, path := range []string{"/healthz", "/readyz", "/livez"} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {

@@ -17,6 +17,7 @@ var admin = &user.DefaultInfo{Name: "learner", Groups: []string{user.SystemPrivi
 
 // filters are the parts of a real API server's chain that its handlers need.
 func (s *Server) filters(h http.Handler) http.Handler {
+	h = s.schemas.loading(h)
 	h = filters.WithWarningRecorder(h)
 	h = withUser(h)
 	h = filters.WithRequestInfo(h, requestInfo)

@@ -86,7 +86,7 @@ func New(cfg Config) (*Server, error) {
 			return nil, err
 		}
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, store: store, schemas: newLazySchemas()}
+	s := &Server{cfg: cfg, log: cfg.Log, store: store, schemas: &lazySchemas{log: cfg.Log}}
 	s.tables = printerstorage.TableConvertor{TableGenerator: printers.NewTableGenerator().With(printersinternal.AddHandlers)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.kubeletTransport = s.newKubeletTransport()

@@ -38,7 +38,9 @@ type Socket struct {
 	Proto string     `json:"proto"`
 	Addr  netip.Addr `json:"addr"`
 	Port  uint16     `json:"port"`
-	// Path of a Unix socket.
+	// V6Only: a socket of IPv6 that takes no IPv4 (IPV6_V6ONLY, ipv6(7)).
+	V6Only bool `json:"v6only,omitempty"`
+	// Path of a Unix socket; @ begins an abstract one.
 	Path string `json:"path,omitempty"`
 	// Container that owns it, where known, and its process name.
 	Container string `json:"container,omitempty"`

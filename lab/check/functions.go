@@ -59,7 +59,7 @@ func functions(p *provider) ([]cel.EnvOption, error) {
 			cel.FunctionBinding(func(args ...ref.Val) ref.Val {
 				want, err := netip.ParseAddr(string(args[1].(types.String)))
 				return types.Bool(err == nil && slices.ContainsFunc(podOf(args[0]).Sockets, func(s lab.Socket) bool {
-					return isTCP(s, args[2]) && takes(s.Addr, want)
+					return isTCP(s, args[2]) && takes(s, want)
 				}))
 			}))),
 		binary("owner", podT, cel.IntType, cel.StringType, func(a, b ref.Val) ref.Val {
@@ -118,8 +118,14 @@ func isTCP(s lab.Socket, port ref.Val) bool {
 }
 
 // takes reports whether a socket bound to bound gets connections to addr.
-func takes(bound, addr netip.Addr) bool {
-	return bound == addr || bound.IsUnspecified() && (bound.Is6() || addr.Is4())
+func takes(s lab.Socket, addr netip.Addr) bool {
+	switch {
+	case s.Addr == addr:
+		return true
+	case !s.Addr.IsUnspecified():
+		return false
+	}
+	return s.Addr.Is6() == addr.Is6() || s.Addr.Is6() && !s.V6Only
 }
 
 func shares(pod lab.PodFacts, kind string) bool {

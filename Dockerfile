@@ -48,12 +48,11 @@ RUN apt-get update -q \
 COPY --from=rootfs /tree /usr/share/podlab/rootfs
 COPY --from=build /data/images /usr/share/podlab/images
 COPY --from=build /src/bin/podlab /usr/local/bin/podlab
-COPY scripts/container-entry /usr/local/bin/
+COPY scripts/container-entry scripts/container-health /usr/local/bin/
 # Names what the volume must hold; any change of it gives another key.
 RUN cd /usr/share/podlab && find . -printf '%p %s %l %m\n' | sort | sha256sum | cut -c1-16 >/tmp/key && mv /tmp/key .
 VOLUME /var/lib/podlab
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
-  CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080 && printf 'GET /readyz HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q '^HTTP/1.. 200' <&3"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["container-health"]
 ENTRYPOINT ["container-entry"]
 CMD ["serve", "--addr", "0.0.0.0:8080", "--data", "/var/lib/podlab"]

@@ -66,8 +66,11 @@ var rules = []rule{
 	},
 	{
 		Packages: []string{"lab/plan/...", "lab/cni/...", "lab/fabric/...", "lab/check/...", "lab/service/...", "lab/policy/..."},
-		Imports:  []string{"os", "os/exec", "net", "net/http", "syscall", "golang.org/x/sys/...", "math/rand", "math/rand/v2", "crypto/rand"},
-		Calls:    []string{"time.Now", "time.Since", "time.Sleep", "time.After"},
+		Imports:  []string{"os", "os/exec", "net/http", "syscall", "golang.org/x/sys/...", "math/rand", "math/rand/v2", "crypto/rand"},
+		Calls: []string{
+			"time.Now", "time.Since", "time.Sleep", "time.After",
+			"net.Dial", "net.Listen", "net.Interfaces", "net.InterfaceByName", "net.LookupHost", "net.LookupIP",
+		},
 		Why:      "plans and checks are pure: the same input gives the same output on any machine",
 	},
 	{

@@ -1,21 +1,42 @@
 package kube
 
 import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/generic"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	_ "k8s.io/kubernetes/pkg/apis/authorization/install" // these four: the scheme's types, defaults and conversions
 	api "k8s.io/kubernetes/pkg/apis/core"
-	_ "k8s.io/kubernetes/pkg/apis/core/install" // the scheme's types, defaults and conversions
+	_ "k8s.io/kubernetes/pkg/apis/core/install"
+	_ "k8s.io/kubernetes/pkg/apis/discovery/install"
+	_ "k8s.io/kubernetes/pkg/apis/events/install"
+	"k8s.io/kubernetes/pkg/registry/authorization/selfsubjectaccessreview"
+	"k8s.io/kubernetes/pkg/registry/authorization/selfsubjectrulesreview"
 	configmapstore "k8s.io/kubernetes/pkg/registry/core/configmap/storage"
+	endpointstore "k8s.io/kubernetes/pkg/registry/core/endpoint/storage"
 	eventstore "k8s.io/kubernetes/pkg/registry/core/event/storage"
 	namespacestore "k8s.io/kubernetes/pkg/registry/core/namespace/storage"
 	nodestore "k8s.io/kubernetes/pkg/registry/core/node/storage"
 	podstore "k8s.io/kubernetes/pkg/registry/core/pod/storage"
 	secretstore "k8s.io/kubernetes/pkg/registry/core/secret/storage"
+	"k8s.io/kubernetes/pkg/registry/core/service/ipallocator"
+	"k8s.io/kubernetes/pkg/registry/core/service/portallocator"
+	servicestore "k8s.io/kubernetes/pkg/registry/core/service/storage"
 	"k8s.io/kubernetes/pkg/registry/core/serviceaccount"
+	endpointslicestore "k8s.io/kubernetes/pkg/registry/discovery/endpointslice/storage"
 )
 
 // eventTTL is how long an Event is kept, as by a real API server's --event-ttl.
@@ -38,6 +59,11 @@ var resources = []resource{
 	{corev1.SchemeGroupVersion, configMaps},
 	{corev1.SchemeGroupVersion, secrets},
 	{corev1.SchemeGroupVersion, serviceAccounts},
+	{corev1.SchemeGroupVersion, services},
+	{corev1.SchemeGroupVersion, serviceEndpoints},
+	{discoveryv1.SchemeGroupVersion, endpointSlices},
+	{eventsv1.SchemeGroupVersion, events}, // the same objects as core/v1's
+	{authorizationv1.SchemeGroupVersion, accessReviews},
 }
 
 func namespaces(_ *Server, o generic.RESTOptionsGetter) (map[string]rest.Storage, error) {
@@ -110,4 +136,91 @@ func serviceAccounts(s *Server, o generic.RESTOptionsGetter) (map[string]rest.St
 	}
 	err := store.CompleteWithOptions(&generic.StoreOptions{RESTOptions: o})
 	return map[string]rest.Storage{"serviceaccounts": serviceAccountREST{store}}, err
+}
+
+// nodePorts is a real API server's --service-node-port-range.
+var nodePorts = utilnet.PortRange{Base: 30000, Size: 2768}
+
+// services allocate their addresses and node ports as the real ones do, from
+// bitmaps that are filled from the services in the journal.
+func services(s *Server, o generic.RESTOptionsGetter) (map[string]rest.Storage, error) {
+	addresses, first, err := addressRanges(s.cfg.ServiceCIDRs)
+	if err != nil {
+		return nil, err
+	}
+	ports, err := portallocator.NewInMemory(nodePorts)
+	if err != nil {
+		return nil, err
+	}
+	svc, status, _, err := servicestore.NewREST(o, first, addresses, ports, nil, nil, s.kubeletTransport)
+	if err != nil {
+		return nil, err
+	}
+	if err := takeAllocated(svc, addresses, ports); err != nil {
+		return nil, err
+	}
+	return map[string]rest.Storage{"services": svc, "services/status": status}, nil
+}
+
+func addressRanges(cidrs []netip.Prefix) (map[api.IPFamily]ipallocator.Interface, api.IPFamily, error) {
+	ranges := map[api.IPFamily]ipallocator.Interface{}
+	var first api.IPFamily
+	for _, c := range cidrs {
+		_, n, err := net.ParseCIDR(c.String())
+		if err != nil {
+			return nil, "", fmt.Errorf("service range %s: %w", c, err)
+		}
+		r, err := ipallocator.NewInMemory(n)
+		if err != nil {
+			return nil, "", fmt.Errorf("service range %s: %w", c, err)
+		}
+		if first == "" {
+			first = r.IPFamily()
+		}
+		ranges[r.IPFamily()] = r
+	}
+	return ranges, first, nil
+}
+
+// takeAllocated marks what the services from the journal have.
+func takeAllocated(svc rest.Lister, addresses map[api.IPFamily]ipallocator.Interface, ports *portallocator.PortAllocator) error {
+	list, err := svc.List(request.WithNamespace(request.NewContext(), ""), &internalversion.ListOptions{})
+	if err != nil {
+		return err
+	}
+	all, ok := list.(*api.ServiceList)
+	if !ok {
+		return fmt.Errorf("cannot list services: got %T", list)
+	}
+	for _, item := range all.Items {
+		for i, ip := range item.Spec.ClusterIPs {
+			if r := addresses[item.Spec.IPFamilies[min(i, len(item.Spec.IPFamilies)-1)]]; r != nil && ip != api.ClusterIPNone {
+				_ = r.Allocate(net.ParseIP(ip)) // taken twice or outside the range: the lab's ranges have changed
+			}
+		}
+		for _, p := range item.Spec.Ports {
+			if p.NodePort != 0 {
+				_ = ports.Allocate(int(p.NodePort)) // one node port may serve TCP and UDP
+			}
+		}
+	}
+	return nil
+}
+
+func serviceEndpoints(_ *Server, o generic.RESTOptionsGetter) (map[string]rest.Storage, error) {
+	e, err := endpointstore.NewREST(o)
+	return map[string]rest.Storage{"endpoints": e}, err
+}
+
+func endpointSlices(_ *Server, o generic.RESTOptionsGetter) (map[string]rest.Storage, error) {
+	e, err := endpointslicestore.NewREST(o)
+	return map[string]rest.Storage{"endpointslices": e}, err
+}
+
+// accessReviews answer kubectl auth can-i.
+func accessReviews(_ *Server, _ generic.RESTOptionsGetter) (map[string]rest.Storage, error) {
+	return map[string]rest.Storage{
+		"selfsubjectaccessreviews": selfsubjectaccessreview.NewREST(allowAll{}, legacyscheme.Scheme),
+		"selfsubjectrulesreviews":  selfsubjectrulesreview.NewREST(allowAll{}),
+	}, nil
 }

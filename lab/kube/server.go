@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +31,7 @@ import (
 	printersinternal "k8s.io/kubernetes/pkg/printers/internalversion"
 	printerstorage "k8s.io/kubernetes/pkg/printers/storage"
 
+	"podlab/lab"
 	"podlab/lab/kube/memstore"
 )
 
@@ -38,6 +41,9 @@ type Config struct {
 	Journal string
 	// Limits of what is kept; the zero value means memstore.DefaultLimits.
 	Limits memstore.Limits
+	// ServiceCIDRs are the ranges of Service addresses, the first one's family
+	// being the default; none means lab.DefaultLab's.
+	ServiceCIDRs []netip.Prefix
 	// Log takes what clients are not told; nil is slog.Default.
 	Log *slog.Logger
 }
@@ -78,6 +84,9 @@ func New(cfg Config) (*Server, error) {
 	logKlog(cfg.Log)
 	if cfg.Limits == (memstore.Limits{}) {
 		cfg.Limits = memstore.DefaultLimits()
+	}
+	if len(cfg.ServiceCIDRs) == 0 {
+		cfg.ServiceCIDRs = lab.DefaultLab().Spec.ServiceCIDRs
 	}
 	store := memstore.New(cfg.Limits)
 	if cfg.Journal != "" {
@@ -125,7 +134,7 @@ func (s *Server) install() error {
 	s.storages = map[schema.GroupVersion]map[string]rest.Storage{}
 	var order []schema.GroupVersion
 	for _, r := range resources {
-		m, err := r.storages(s, s.optionsFor(r.version))
+		m, err := r.storages(s, options{s})
 		if err != nil {
 			return fmt.Errorf("cannot make storage of %s: %w", r.version, err)
 		}
@@ -181,18 +190,15 @@ func (s *Server) group(gv schema.GroupVersion) *endpoints.APIGroupVersion {
 }
 
 // options gives every registry the lab's store in place of etcd.
-type options struct {
-	s  *Server
-	gv schema.GroupVersion
-}
+type options struct{ s *Server }
 
-func (s *Server) optionsFor(gv schema.GroupVersion) generic.RESTOptionsGetter {
-	return options{s, gv}
-}
-
-// GetRESTOptions says how a resource is kept.
+// GetRESTOptions says how a resource is kept: in its group's first version.
 func (o options) GetRESTOptions(gr schema.GroupResource, _ runtime.Object) (generic.RESTOptions, error) {
-	codec, versioner, err := storageCodec(o.gv, gr.Group)
+	i := slices.IndexFunc(resources, func(r resource) bool { return r.version.Group == gr.Group })
+	if i < 0 {
+		return generic.RESTOptions{}, fmt.Errorf("cannot keep %s: its group is not served", gr)
+	}
+	codec, versioner, err := storageCodec(resources[i].version)
 	if err != nil {
 		return generic.RESTOptions{}, err
 	}
@@ -215,14 +221,14 @@ func (o options) GetRESTOptions(gr schema.GroupResource, _ runtime.Object) (gene
 
 // storageCodec encodes objects as protobuf of the version gv and decodes them
 // to Kubernetes' internal types.
-func storageCodec(gv schema.GroupVersion, group string) (runtime.Codec, runtime.GroupVersioner, error) {
+func storageCodec(gv schema.GroupVersion) (runtime.Codec, runtime.GroupVersioner, error) {
 	info, ok := runtime.SerializerInfoForMediaType(legacyscheme.Codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
 	if !ok {
 		return nil, nil, errors.New("cannot find the protobuf serializer")
 	}
-	encode := runtime.NewMultiGroupVersioner(gv, schema.GroupKind{Group: gv.Group}, schema.GroupKind{Group: group})
-	decode := runtime.NewCoercingMultiGroupVersioner(schema.GroupVersion{Group: group, Version: runtime.APIVersionInternal},
-		schema.GroupKind{Group: group}, schema.GroupKind{Group: gv.Group})
+	encode := runtime.NewMultiGroupVersioner(gv, schema.GroupKind{Group: gv.Group})
+	internal := schema.GroupVersion{Group: gv.Group, Version: runtime.APIVersionInternal}
+	decode := runtime.NewCoercingMultiGroupVersioner(internal, schema.GroupKind{Group: gv.Group})
 	return runtime.NewCodec(
 		legacyscheme.Codecs.EncoderForVersion(info.Serializer, encode),
 		legacyscheme.Codecs.DecoderToVersion(info.Serializer, decode),

@@ -71,7 +71,7 @@ var rules = []rule{
 			"time.Now", "time.Since", "time.Sleep", "time.After",
 			"net.Dial", "net.Listen", "net.Interfaces", "net.InterfaceByName", "net.LookupHost", "net.LookupIP",
 		},
-		Why:      "plans and checks are pure: the same input gives the same output on any machine",
+		Why: "plans and checks are pure: the same input gives the same output on any machine",
 	},
 	{
 		Packages: []string{"web/..."},

@@ -40,7 +40,7 @@ func (h *Handle) Apply(ops []plan.Op, peers Peers, record func(Done)) error {
 		record = func(Done) {}
 	}
 	for len(ops) > 0 {
-		n := run(ops)
+		n := h.runLocked(ops)
 		var err error
 		if _, ok := ops[0].(plan.Sysctl); ok {
 			err = h.ns.Do(func() error { return Sysctls(ops[:n], record) })
@@ -62,17 +62,47 @@ func (h *Handle) Apply(ops []plan.Op, peers Peers, record func(Done)) error {
 // them fit the socket's receive buffer.
 const maxBatch = 64
 
-// run is how many of the ops can be done together: settings, or requests.
-func run(ops []plan.Op) int {
+// runLocked is how many of the ops can be done together: settings, or
+// requests. A link whose index the kernel chooses has none to refer to until
+// its batch is done.
+func (h *Handle) runLocked(ops []plan.Op) int {
 	_, sysctl := ops[0].(plan.Sysctl)
-	n := 1
+	made := map[string]bool{}
+	n := 0
 	for n < len(ops) && n < maxBatch {
 		if _, s := ops[n].(plan.Sysctl); s != sysctl {
 			break
 		}
+		if h.next == 0 {
+			if made[refersTo(ops[n])] {
+				break
+			}
+			if name := (plan.DelLink{Link: ops[n]}).Name(); name != "" {
+				made[name] = true
+			}
+		}
 		n++
 	}
 	return n
+}
+
+// refersTo is the link whose index an op's request needs.
+func refersTo(op plan.Op) string {
+	switch o := op.(type) {
+	case plan.AddVeth:
+		return o.Master
+	case plan.AddVXLAN:
+		return o.Dev
+	case plan.AddAddr:
+		return o.Dev
+	case plan.AddRoute:
+		return o.Dev
+	case plan.AddNeigh:
+		return o.Dev
+	case plan.AddFDB:
+		return o.Dev
+	}
+	return ""
 }
 
 // Sysctls does ops, all of them plan.Sysctl, in the calling thread's namespace.
@@ -308,6 +338,7 @@ func (h *Handle) addVeth(b *batch, seq uint32, o plan.AddVeth, peers Peers) erro
 	if err := h.newLink(b, seq, o.Name, o.MTU, ""); err != nil {
 		return err
 	}
+	index := h.links[o.Name] // 0 unless chosen
 	oneQueue(b)
 	if master != 0 {
 		b.u32(unix.IFLA_MASTER, uint32(master))
@@ -317,7 +348,7 @@ func (h *Handle) addVeth(b *batch, seq uint32, o plan.AddVeth, peers Peers) erro
 		b.nest(unix.IFLA_INFO_DATA, func() {
 			b.nest(vethInfoPeer, func() {
 				// IFF_UP is refused here.
-				b.buf = append(b.buf, ifinfomsg(unix.AF_UNSPEC, peer.bear(o.Peer.Name), 0, 0)...)
+				b.buf = append(b.buf, ifinfomsg(unix.AF_UNSPEC, peer.bear(o.Peer.Name, index != 0), 0, 0)...)
 				err = linkAttrs(b, o.Peer.Name, o.MTU, o.Peer.MAC)
 				oneQueue(b)
 				b.u32(unix.IFLA_NET_NS_FD, uint32(peer.ns.Fd()))
@@ -327,10 +358,15 @@ func (h *Handle) addVeth(b *batch, seq uint32, o plan.AddVeth, peers Peers) erro
 	return err
 }
 
-// bear is chooseIndex for a link that another handle's request makes here.
-func (h *Handle) bear(name string) int {
+// bear is chooseIndex for a link that another handle's request makes here. The
+// kernel takes an index for the far end only with one for the near end
+// (veth_newlink), so that here, too, it has to be left to the kernel else.
+func (h *Handle) bear(name string, chosen bool) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if !chosen {
+		h.next = 0
+	}
 	return h.chooseIndex(name)
 }
 

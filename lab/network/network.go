@@ -21,13 +21,9 @@ import (
 	"podlab/lab/fabric"
 	"podlab/lab/kernel"
 	"podlab/lab/netns"
+	"podlab/lab/observe"
 	"podlab/lab/plan"
 )
-
-// Publisher is where the network tells what it did.
-type Publisher interface {
-	Publish(lab.Event) uint64
-}
 
 // flavour is a kind of `spec.cni`.
 type flavour interface {
@@ -50,7 +46,8 @@ type Config struct {
 	// Underlay is the namespace of the lab's physical network: the sandbox's
 	// own. The network does not close it.
 	Underlay *netns.NS
-	Log      Publisher
+	// Log gets what the network does and what the kernel says of it.
+	Log *observe.Log
 	// Warm is how many empty namespaces wait for pods; 0 makes each when it is
 	// asked for.
 	Warm int
@@ -62,6 +59,7 @@ type Network struct {
 	flavour flavour
 	overlay plan.Overlay
 	pool    *netns.Pool[*born]
+	watcher *observe.Watcher
 	// busy bounds how many pods are plugged in at a time: the kernel does it
 	// under one lock for the whole host, which other labs want too.
 	busy chan struct{}
@@ -112,6 +110,11 @@ func New(cfg Config) (*Network, error) {
 		nodes:   map[string]*node{},
 		pods:    map[string]*pod{},
 	}
+	watcher, err := observe.NewWatcher(observe.WatcherConfig{Log: cfg.Log, Known: n.known})
+	if err != nil {
+		return nil, err
+	}
+	n.watcher = watcher
 	n.pool = netns.NewPool(cfg.Warm, n.bear, func(b *born) { b.handle.Close() })
 	return n, nil
 }
@@ -156,13 +159,40 @@ func (n *Network) Start(ctx context.Context) error {
 		return err
 	}
 	t.success()
-	// From now on learners make links in the nodes, too.
+	n.watcher.Add(lab.Namespace{ID: plan.Underlay, Kind: lab.NamespaceUnderlay, Name: string(plan.Underlay)}, handle)
 	for _, spec := range n.cfg.Spec.Nodes {
-		if h, err := n.handle(plan.NodeID(spec.Name)); err == nil {
-			h.Share()
+		id := plan.NodeID(spec.Name)
+		h, err := n.handle(id)
+		if err != nil {
+			return err
 		}
+		h.Share() // from now on learners make links in the node, too
+		n.watcher.Add(lab.Namespace{ID: id, Kind: lab.NamespaceNode, Name: spec.Name, Node: spec.Name}, h)
 	}
 	return nil
+}
+
+// WatchNode begins to watch for namespaces that learners make on a node with
+// `ip netns add`. proc is the directory in /proc of a process of the node,
+// such as "/proc/7".
+func (n *Network) WatchNode(name, proc string) error { return n.watcher.WatchNode(name, proc) }
+
+// Settle waits until all that the kernel has said so far is in the log.
+func (n *Network) Settle(ctx context.Context) error { return n.watcher.Settle(ctx) }
+
+// known says whether a namespace is one that the network made.
+func (n *Network) known(inode uint64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.loose[inode] != nil {
+		return true
+	}
+	for _, h := range n.handles {
+		if h.NS().Inode() == inode {
+			return true
+		}
+	}
+	return false
 }
 
 // add makes a namespace's handle known under its id.
@@ -175,6 +205,7 @@ func (n *Network) add(id lab.NamespaceID, h *kernel.Handle) {
 
 // remove forgets a namespace and lets go of it.
 func (n *Network) remove(id lab.NamespaceID) error {
+	n.watcher.Remove(id)
 	n.mu.Lock()
 	h := n.handles[id]
 	delete(n.handles, id)
@@ -228,6 +259,7 @@ func (n *Network) Close() error {
 	n.handles, n.loose = map[lab.NamespaceID]*kernel.Handle{}, map[uint64]*born{}
 	n.pods = map[string]*pod{}
 	n.mu.Unlock()
+	n.watcher.Close()
 	n.pool.Close()
 	var errs []error
 	for _, h := range handles {

@@ -137,6 +137,7 @@ func (n *Network) AddPod(ctx context.Context, ref PodRef, ns *netns.NS, opts Add
 	}
 	a.clock.end(6, "routes", "default via "+join(a.net.Gateways), nil)
 	t.success()
+	n.watcher.Add(lab.Namespace{ID: a.id, Kind: lab.NamespacePod, Name: ref.Name, Node: ref.Node}, a.born.handle)
 	return a.net, nil
 }
 

@@ -79,6 +79,25 @@ func (l *Log) State() lab.State {
 	return l.state.snapshot(l.last)
 }
 
+// Before returns up to limit events that came before number seq and are still
+// in memory, in order; seq 0 is the end of the log.
+func (l *Log) Before(seq uint64, limit int) []lab.Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if seq == 0 || seq > l.last+1 {
+		seq = l.last + 1
+	}
+	first := l.oldestLocked()
+	if limit >= 0 && seq > uint64(limit) {
+		first = max(first, seq-uint64(limit))
+	}
+	events := []lab.Event{}
+	for ; first < seq; first++ {
+		events = append(events, l.ring[(first-1)%keep])
+	}
+	return events
+}
+
 // oldestLocked is the number of the oldest event in memory.
 func (l *Log) oldestLocked() uint64 { return l.last - uint64(len(l.ring)) + 1 }
 

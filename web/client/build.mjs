@@ -47,7 +47,7 @@ const builds = [
     jsxImportSource: "preact",
   },
   // A classic worker: ELK's own file, which exports nothing to a module.
-  { ...common, entryPoints: ["node_modules/elkjs/lib/elk-worker.min.js"], format: "iife", minify: false },
+  { ...common, entryPoints: ["node_modules/elkjs/lib/elk-worker.min.js"], format: "iife" },
 ];
 
 /** Writes what was built, and the manifest last. */

@@ -345,7 +345,7 @@ function addTunnels(nodes: Namespace[], edges: Edge[]): void {
         from: linkId(a.n.id, a.l.index),
         to: linkId(b.n.id, b.l.index),
         up: there && back && a.l.up && b.l.up,
-        label: `VXLAN ${a.l.vxlan!.vni} · UDP ${a.l.vxlan!.port}`,
+        label: `UDP ${a.l.vxlan!.port}`,
         port: null,
       });
     }

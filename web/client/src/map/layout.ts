@@ -21,7 +21,7 @@ export interface Layout {
 }
 
 const GAP = 20; // between pods
-const NODE_GAP = 56; // between nodes
+const NODE_GAP = 84; // between nodes, wide enough for a tunnel's label
 const LAYER = 34; // between layers in a node
 const RACK_ASPECT = 2.2;
 

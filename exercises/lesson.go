@@ -307,4 +307,3 @@ func (r *lessonRenderer) box(w util.BufWriter, _ []byte, node ast.Node, entering
 	}
 	return ast.WalkContinue, err
 }
-

@@ -15,7 +15,6 @@ import (
 // until the agent's first line, until Delete returns, until nothing is left.
 func BenchmarkSandbox(b *testing.B) {
 	l := newLauncher(b, b.TempDir())
-	defer l.Close()
 	var created, firstLine, deleted, gone []time.Duration
 	for n := 0; b.Loop(); n++ {
 		id := fmt.Sprintf("lab-%d", n)

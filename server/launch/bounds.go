@@ -30,13 +30,17 @@ func (l *Launcher) keepBounds() {
 			return
 		case <-tick.C:
 		}
-		for _, sb := range l.all() {
-			if err := trimLog(filepath.Join(sb.dir, logFile)); err != nil {
-				l.log.Warn("cannot trim an agent's log", "lab", sb.id, "error", err)
-			}
-			if outgrown(filepath.Join(sb.dir, runDir)) {
-				l.endOverfull(sb)
-			}
+		l.checkBounds()
+	}
+}
+
+func (l *Launcher) checkBounds() {
+	for _, sb := range l.all() {
+		if err := trimLog(filepath.Join(sb.dir, logFile)); err != nil {
+			l.log.Warn("cannot trim an agent's log", "lab", sb.id, "error", err)
+		}
+		if outgrown(filepath.Join(sb.dir, runDir)) {
+			l.endOverfull(sb)
 		}
 	}
 }

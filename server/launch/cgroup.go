@@ -124,7 +124,7 @@ func (h hierarchy) prepare(name string) error {
 		return fmt.Errorf("cannot make cgroup %s: %w", dir, err)
 	}
 	if !h.V2 {
-		return nil
+		return h.fillCpuset(dir)
 	}
 	for _, d := range []string{h.Parent, dir} {
 		if err := enableControllers(d, h.limits()); err != nil {
@@ -132,6 +132,24 @@ func (h hierarchy) prepare(name string) error {
 		}
 	}
 	return nil
+}
+
+// fillCpuset gives a new v1 cpuset its parent's processors and memory, and has
+// groups below it start with the same: nothing can enter an empty one.
+func (h hierarchy) fillCpuset(dir string) error {
+	if !slices.Contains(h.Controllers, "cpuset") {
+		return nil
+	}
+	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+		b, err := os.ReadFile(filepath.Join(h.Parent, file))
+		if err == nil {
+			err = writeCgroup(dir, file, strings.TrimSpace(string(b)))
+		}
+		if err != nil {
+			return fmt.Errorf("cannot fill cpuset %s: %w", dir, err)
+		}
+	}
+	return writeCgroup(dir, "cgroup.clone_children", "1")
 }
 
 func enableControllers(dir string, names []string) error {

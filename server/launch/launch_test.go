@@ -3,35 +3,57 @@ package launch
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"podlab/lab/agentapi"
 )
 
-// TestMain makes this binary the agent of the sandboxes that it starts: the
-// launcher binds the running program into each as /usr/bin/podlab.
+// TestMain makes this binary play other parts: the agent of the sandboxes that
+// it starts (the launcher binds the running program into each as
+// /usr/bin/podlab), programs in them, and servers that are killed.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "agent" {
-		standIn()
-	}
-	if len(os.Args) > 1 && os.Args[1] == "doomed-server" {
-		doomedServer(os.Args[2:])
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "agent":
+			standIn()
+		case "spawner":
+			standInSpawner()
+		case "probe-calls":
+			probeCalls()
+		case "probe-nesting":
+			probeNesting()
+		case "doomed-server":
+			doomedServer(os.Args[2:])
+		}
 	}
 	os.Exit(m.Run())
 }
 
-// standIn is PID 1 of a sandbox: each connection to its socket sends one line,
-// a shell command, and gets its output and end.
+// standIn is PID 1 of a sandbox. As the real agent it leaves all that a learner
+// runs to a spawner, which it starts first.
 func standIn() {
 	fmt.Println("stand-in agent starts")
+	cmd := exec.Command("/proc/self/exe", "spawner")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	err := cmd.Run()
+	fmt.Println("the spawner ended:", err)
+	os.Exit(cmd.ProcessState.ExitCode())
+}
+
+// standInSpawner serves the agent's socket: each connection sends a shell
+// command and gets its output and, when it failed, how.
+func standInSpawner() {
 	ln, err := net.Listen("unix", filepath.Join(agentapi.RunDir, agentapi.Socket))
 	if err != nil {
 		fmt.Println(err)
@@ -78,13 +100,24 @@ func testRootFS(t testing.TB) string {
 
 func newLauncher(t testing.TB, data string) *Launcher {
 	t.Helper()
+	return newLauncherWith(t, Options{Data: data})
+}
+
+func newLauncherWith(t testing.TB, opt Options) *Launcher {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("sandboxes need root: run the tests as root")
 	}
-	l, err := New(Options{Data: data, RootFS: testRootFS(t), Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	opt.RootFS, opt.Log = testRootFS(t), slog.New(slog.NewTextHandler(t.Output(), nil))
+	l, err := New(opt)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return l
 }
 
@@ -111,38 +144,37 @@ func destroy(t testing.TB, l *Launcher, id string) {
 	}
 }
 
-// in runs a shell command in the sandbox, once its stand-in agent listens.
-func in(t testing.TB, l *Launcher, id, command string) string {
+// dial connects to the sandbox's stand-in agent, once it listens.
+func dial(t testing.TB, l *Launcher, id string) net.Conn {
 	t.Helper()
-	var conn net.Conn
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
 	for {
-		var err error
-		conn, err = l.Dial(t.Context(), id)
+		conn, err := l.Dial(context.Background(), id)
 		if err == nil {
-			break
+			return conn
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no agent in %s: %v", id, err)
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("no agent in %s: %v: %s", id, err, tail(filepath.Join(l.dir(id), logFile), tailBytes))
 		}
 	}
-	defer conn.Close()
-	if _, err := conn.Write([]byte(command + "\x00")); err != nil {
-		t.Fatal(err)
-	}
-	var b strings.Builder
-	if _, err := bufio.NewReader(conn).WriteTo(&b); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
 }
 
-func TestPrivilegedSandbox(t *testing.T) {
-	l := newLauncher(t, t.TempDir())
-	defer l.Close()
-	t0 := time.Now()
-	create(t, l, "one")
-	t.Log("created after", time.Since(t0))
-	out := in(t, l, "one", "id; cat /proc/self/cgroup /proc/self/mountinfo; ps ax; ls -la / /dev /run; ip a; ip netns add x && ip netns exec x ip l; hostname")
-	t.Log(time.Since(t0), out)
+// in runs a shell command in the sandbox and returns what it prints.
+func in(t testing.TB, l *Launcher, id, command string) string {
+	t.Helper()
+	conn := dial(t, l, id)
+	defer conn.Close()
+	if _, err := conn.Write([]byte(command + "\x00")); err != nil {
+		t.Error(err)
+		return ""
+	}
+	out, err := io.ReadAll(conn)
+	if err != nil && !errors.Is(err, syscall.ECONNRESET) { // the agent ended at this very command
+		t.Error(err)
+	}
+	return string(out)
 }

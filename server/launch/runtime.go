@@ -95,7 +95,7 @@ func (l *Launcher) runHere(ctx context.Context, sb *sandbox, userns *os.File) (i
 	if group >= 0 {
 		defer unix.Close(group)
 	}
-	if err := l.privateMounts(sb, rt, userns); err != nil {
+	if err := l.privateMounts(sb, userns); err != nil {
 		return 0, err
 	}
 	log, err := os.OpenFile(filepath.Join(sb.dir, logFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
@@ -149,8 +149,10 @@ func enterCgroups(groups []labCgroup, rt runtimeProgram) (int, error) {
 		dir := g.work()
 		if rt.managesCgroups() {
 			dir = g.Dir
-			if g.V2 {
+			if g.V2 && len(g.Controllers) > 0 {
 				dir = g.agent()
+			} else if g.V2 {
+				dir = g.work()
 			}
 		}
 		if !g.V2 {
@@ -170,15 +172,16 @@ func enterCgroups(groups []labCgroup, rt runtimeProgram) (int, error) {
 
 // privateMounts gives the thread a mount namespace and, in it, the sandbox's
 // root and images with their ids shifted into the lab's range.
-func (l *Launcher) privateMounts(sb *sandbox, rt runtimeProgram, userns *os.File) error {
+func (l *Launcher) privateMounts(sb *sandbox, userns *os.File) error {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("cannot make a mount namespace: %w", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("cannot make the mount namespace private: %w", err)
 	}
-	if rt.crun && l.mode == cgroupHybrid {
-		// crun refuses hosts where it sees both kinds of cgroups.
+	if l.mode == cgroupHybrid {
+		// crun refuses hosts where it sees both kinds of cgroups, and runc would
+		// put the sandbox into a v2 group of its own choice.
 		if err := unix.Unmount(hybridMount, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("cannot hide %s: %w", hybridMount, err)
 		}

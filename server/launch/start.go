@@ -60,9 +60,15 @@ func writeConfig(run string, owner uint32, cfg agentapi.Config) error {
 
 // makeCgroups makes the lab's groups. Groups that are there already are left
 // from a restart or from a data directory that was removed by hand.
-func (sb *sandbox) makeCgroups() error {
+func (l *Launcher) makeCgroups(sb *sandbox) error {
 	if err := removeCgroups(sb.rec.Cgroups); err != nil {
 		return err
+	}
+	for _, h := range l.groups {
+		// The parent may have gone meanwhile, by a tidy administrator's hand.
+		if err := h.prepare(l.opt.CgroupName); err != nil {
+			return err
+		}
 	}
 	for _, g := range sb.rec.Cgroups {
 		if err := g.make(sb.rec.Limits); err != nil {
@@ -76,7 +82,7 @@ func (sb *sandbox) makeCgroups() error {
 // start runs the OCI runtime and takes hold of PID 1. The record says running
 // only when that is so.
 func (l *Launcher) start(ctx context.Context, sb *sandbox) error {
-	if err := sb.makeCgroups(); err != nil {
+	if err := l.makeCgroups(sb); err != nil {
 		return err
 	}
 	for _, d := range []string{bundleDir, runtimeDir} {

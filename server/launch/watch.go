@@ -10,8 +10,11 @@ import (
 	"time"
 )
 
-// tailBytes is how much of the agent's log goes into an Exit.
-const tailBytes = 4 << 10
+// Of the agent's log, tailBytes go into an Exit, looked for in crashBytes.
+const (
+	tailBytes  = 4 << 10
+	crashBytes = 64 << 10
+)
 
 // Exit says how a sandbox's PID 1 ended.
 type Exit struct {
@@ -98,7 +101,7 @@ func (l *Launcher) noteEnd(sb *sandbox, e Exit) {
 			e.Reason += fmt.Sprintf("; the kernel killed in the lab for want of memory (its limit is %d MiB)", sb.rec.Limits.MemoryBytes>>20)
 		}
 	}
-	e.Log = tail(filepath.Join(sb.dir, logFile), tailBytes)
+	e.Log = lastWords(tail(filepath.Join(sb.dir, logFile), crashBytes))
 	sb.mu.Lock()
 	defer sb.mu.Unlock()
 	if sb.rec.State != StateRunning {
@@ -135,6 +138,21 @@ func (l *Launcher) MoveAgent(id string) error {
 		}
 	}
 	return nil
+}
+
+// lastWords cuts a log's end down to tailBytes: from where a Go program says
+// why it crashes, as what follows are its goroutines; else the very end.
+func lastWords(log string) string {
+	crash := -1
+	for _, mark := range []string{"panic: ", "fatal error: ", "SIGSEGV: ", "SIGABRT: ", "SIGQUIT: "} {
+		if i := strings.LastIndex(log, mark); i > crash && (i == 0 || log[i-1] == '\n') {
+			crash = i
+		}
+	}
+	if crash < 0 {
+		return strings.ToValidUTF8(log[max(0, len(log)-tailBytes):], "")
+	}
+	return strings.ToValidUTF8(log[crash:min(len(log), crash+tailBytes)], "")
 }
 
 // tail returns the last n bytes of a file, from the start of a line.

@@ -14,8 +14,6 @@ RUN ln -sf ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
-COPY web/client/package.json web/client/package-lock.json web/client/
-RUN cd web/client && npm ci --no-audit --no-fund
 COPY scripts scripts
 RUN mkdir -p server && scripts/kubectl bin/kubectl
 COPY . .

@@ -46,8 +46,8 @@ var immortal = map[string]bool{"default": true, "kube-system": true, "kube-publi
 func (*admitter) Handles(admission.Operation) bool { return true }
 
 // Admit fills in what a pod gets from the cluster.
-func (p *admitter) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	if err := p.namespaceLifecycle(a); err != nil {
+func (p *admitter) Admit(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	if err := p.namespaceLifecycle(ctx, a); err != nil {
 		return err
 	}
 	if a.GetOperation() != admission.Create || a.GetSubresource() != "" || a.GetResource().Group != "" || a.GetResource().Resource != "pods" {
@@ -60,8 +60,10 @@ func (p *admitter) Admit(_ context.Context, a admission.Attributes, _ admission.
 	if pod.Spec.ServiceAccountName == "" {
 		pod.Spec.ServiceAccountName, pod.Spec.DeprecatedServiceAccount = "default", "default"
 	}
-	if err := p.serviceAccount(a, pod); err != nil {
-		return err
+	if !a.IsDryRun() || !isPending(ctx, a.GetNamespace()) {
+		if err := p.serviceAccount(a, pod); err != nil {
+			return err
+		}
 	}
 	if pod.Spec.Priority == nil {
 		zero, never := int32(0), api.PreemptLowerPriority
@@ -79,7 +81,7 @@ func (*admitter) Validate(context.Context, admission.Attributes, admission.Objec
 // namespaceLifecycle refuses to create in a namespace that is not there or is
 // going, and to delete one that the cluster needs, in the words of
 // k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle.
-func (p *admitter) namespaceLifecycle(a admission.Attributes) error {
+func (p *admitter) namespaceLifecycle(ctx context.Context, a admission.Attributes) error {
 	if a.GetKind().Group == "" && a.GetKind().Kind == "Namespace" {
 		if a.GetOperation() == admission.Delete && immortal[a.GetName()] {
 			return apierrors.NewForbidden(a.GetResource().GroupResource(), a.GetName(), fmt.Errorf("this namespace may not be deleted"))
@@ -89,7 +91,7 @@ func (p *admitter) namespaceLifecycle(a admission.Attributes) error {
 	if a.GetNamespace() == "" || a.GetOperation() == admission.Delete || a.GetOperation() == admission.Connect {
 		return nil
 	}
-	if a.GetResource().Group == "authorization.k8s.io" {
+	if a.GetResource().Group == "authorization.k8s.io" || a.IsDryRun() && isPending(ctx, a.GetNamespace()) {
 		return nil
 	}
 	ns, err := p.namespace(a.GetNamespace())

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	restful "github.com/emicklei/go-restful/v3"
+	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -25,6 +26,7 @@ import (
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	restclient "k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/printers"
@@ -61,7 +63,10 @@ type Server struct {
 	schemas *lazySchemas
 	tables  rest.TableConvertor // kubectl's columns
 
-	core *corev1client.CoreV1Client
+	core  *corev1client.CoreV1Client
+	raw   restclient.Interface // JSON, for Apply
+	kinds map[schema.GroupVersionKind]servedKind
+	fresh bool
 
 	kubeletTransport http.RoundTripper
 
@@ -95,7 +100,10 @@ func New(cfg Config) (*Server, error) {
 			return nil, err
 		}
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, store: store, schemas: &lazySchemas{log: cfg.Log}}
+	s := &Server{
+		cfg: cfg, log: cfg.Log, store: store, fresh: store.Len() == 0, kinds: map[schema.GroupVersionKind]servedKind{},
+		schemas: &lazySchemas{log: cfg.Log},
+	}
 	s.tables = printerstorage.TableConvertor{TableGenerator: printers.NewTableGenerator().With(printersinternal.AddHandlers)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.kubeletTransport = s.newKubeletTransport()
@@ -109,6 +117,9 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.core = core
+	if s.raw, err = s.rawClient(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	if err := s.bootstrap(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -125,6 +136,9 @@ func (s *Server) Close() error {
 
 // Handler serves the API at "/".
 func (s *Server) Handler() http.Handler { return s.handler }
+
+// Fresh reports whether the journal was empty when the server was made.
+func (s *Server) Fresh() bool { return s.fresh }
 
 func (s *Server) install() error {
 	container := restful.NewContainer()
@@ -153,6 +167,7 @@ func (s *Server) install() error {
 		if err != nil {
 			return fmt.Errorf("cannot install %s: %w", gv, err)
 		}
+		s.noteKinds(gv, found)
 		d.add(gv, found)
 	}
 	d.install(container)
@@ -164,6 +179,15 @@ func (s *Server) install() error {
 	s.installPlain(mux)
 	s.handler = s.filters(mux)
 	return nil
+}
+
+// noteKinds remembers where the kinds are that can be created and patched.
+func (s *Server) noteKinds(gv schema.GroupVersion, found []apidiscoveryv2.APIResourceDiscovery) {
+	for _, r := range found {
+		if r.ResponseKind != nil && slices.Contains(r.Verbs, "create") && slices.Contains(r.Verbs, "patch") {
+			s.kinds[gv.WithKind(r.ResponseKind.Kind)] = servedKind{r.Resource, r.Scope == apidiscoveryv2.ScopeNamespace}
+		}
+	}
 }
 
 func (s *Server) group(gv schema.GroupVersion) *endpoints.APIGroupVersion {

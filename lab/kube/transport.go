@@ -30,6 +30,15 @@ func (s *Server) RESTConfig(userAgent string) *restclient.Config {
 // Core is a client of the core group for the server's own parts.
 func (s *Server) Core() corev1client.CoreV1Interface { return s.core }
 
+// rawClient speaks JSON and knows no types.
+func (s *Server) rawClient() (restclient.Interface, error) {
+	cfg := s.RESTConfig("podlab")
+	cfg.ContentType, cfg.AcceptContentTypes = "application/json", "application/json"
+	cfg.NegotiatedSerializer = s.codecs.WithoutConversion()
+	cfg.GroupVersion = &coreV1
+	return restclient.RESTClientFor(cfg)
+}
+
 // inProcess is an http.RoundTripper that calls the server's handler.
 type inProcess struct{ s *Server }
 

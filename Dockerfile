@@ -46,11 +46,12 @@ RUN apt-get update -q \
 COPY --from=rootfs /tree /usr/share/podlab/rootfs
 COPY --from=build /data/images /usr/share/podlab/images
 COPY --from=build /src/bin/podlab /usr/local/bin/podlab
-COPY scripts/container-entry scripts/container-health /usr/local/bin/
+COPY scripts/container-entry /usr/local/bin/
+COPY scripts/ready /usr/local/bin/podlab-ready
 # Names what the volume must hold; any change of it gives another key.
 RUN cd /usr/share/podlab && find . -printf '%p %s %l %m\n' | sort | sha256sum | cut -c1-16 >/tmp/key && mv /tmp/key .
 VOLUME /var/lib/podlab
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["container-health"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["podlab-ready"]
 ENTRYPOINT ["container-entry"]
 CMD ["serve", "--addr", "0.0.0.0:8080", "--data", "/var/lib/podlab"]

@@ -22,8 +22,5 @@ server_pid() {
   if [[ $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) == */podlab\ serve\ * ]]; then echo "$pid"; fi
 }
 
-# serving prints what the server said of where it is.
-serving() { grep -E 'https?://' "$DATA/server.log" | head -n 3; echo "log: $DATA/server.log"; }
-
 # version names the source as git knows it.
 version() { git -C "$ROOT" describe --tags --always --dirty 2>/dev/null || echo unknown; }

@@ -4,7 +4,12 @@ import (
 	"context"
 	"os"
 	"sync"
+	"time"
 )
+
+// quiet is how long nobody has to have taken anything before the pool makes
+// more: pods come in bursts, and one in the making is not to be held up.
+const quiet = 20 * time.Millisecond
 
 // Pool keeps a few ready-made things, such as empty namespaces with their
 // sockets, so that taking one costs nothing. One goroutine makes them one
@@ -16,7 +21,8 @@ type Pool[T any] struct {
 
 	ready chan T
 	stop  chan struct{}
-	fill  chan struct{} // a token: look whether something is missing
+	taken chan struct{} // a token: something was taken
+	tried chan struct{} // a token: a filling has ended
 	done  sync.WaitGroup
 	once  sync.Once
 }
@@ -29,9 +35,9 @@ func NewPool[T any](size int, make_ func() (T, error), drop func(T)) *Pool[T] {
 		make: make_, drop: drop,
 		ready: make(chan T, size),
 		stop:  make(chan struct{}),
-		fill:  make(chan struct{}, 1),
+		taken: make(chan struct{}, 1),
+		tried: make(chan struct{}, 1),
 	}
-	p.fill <- struct{}{}
 	p.done.Add(1)
 	go p.run()
 	return p
@@ -40,12 +46,33 @@ func NewPool[T any](size int, make_ func() (T, error), drop func(T)) *Pool[T] {
 func (p *Pool[T]) run() {
 	defer p.done.Done()
 	for {
+		p.refill()
+		token(p.tried)
 		select {
 		case <-p.stop:
 			return
-		case <-p.fill:
+		case <-p.taken:
 		}
-		p.refill()
+		if !p.calm() {
+			return
+		}
+	}
+}
+
+// calm waits until nobody has taken anything for a while. It reports false
+// when the pool is closed.
+func (p *Pool[T]) calm() bool {
+	timer := time.NewTimer(quiet)
+	defer timer.Stop()
+	for {
+		select {
+		case <-p.stop:
+			return false
+		case <-p.taken:
+			timer.Reset(quiet)
+		case <-timer.C:
+			return true
+		}
 	}
 }
 
@@ -68,12 +95,7 @@ func (p *Pool[T]) refill() {
 
 // Take returns a ready thing, or makes one if there is none.
 func (p *Pool[T]) Take(ctx context.Context) (T, error) {
-	defer func() {
-		select {
-		case p.fill <- struct{}{}:
-		default:
-		}
-	}()
+	defer token(p.taken)
 	var none T
 	if err := ctx.Err(); err != nil {
 		return none, err
@@ -89,8 +111,31 @@ func (p *Pool[T]) Take(ctx context.Context) (T, error) {
 	}
 }
 
+// token leaves a token in a channel that has room for one.
+func token(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
 // Ready returns how many things wait in the pool.
 func (p *Pool[T]) Ready() int { return len(p.ready) }
+
+// WaitFull waits until the pool has all that it can. One goroutine at a time
+// may wait.
+func (p *Pool[T]) WaitFull(ctx context.Context) error {
+	for len(p.ready) < cap(p.ready) {
+		select {
+		case <-p.tried:
+		case <-p.stop:
+			return os.ErrClosed
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
 
 // Close stops the filling and drops what is left. It is idempotent.
 func (p *Pool[T]) Close() {

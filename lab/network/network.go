@@ -180,6 +180,9 @@ func (n *Network) WatchNode(name, proc string) error { return n.watcher.WatchNod
 // Settle waits until all that the kernel has said so far is in the log.
 func (n *Network) Settle(ctx context.Context) error { return n.watcher.Settle(ctx) }
 
+// WaitWarm waits until all of Config.Warm namespaces are there.
+func (n *Network) WaitWarm(ctx context.Context) error { return n.pool.WaitFull(ctx) }
+
 // known says whether a namespace is one that the network made.
 func (n *Network) known(inode uint64) bool {
 	n.mu.Lock()

@@ -58,12 +58,12 @@ func (b Bridge) Node(_ lab.Spec, node lab.NodeSpec) []plan.Op {
 }
 
 // Birth is done in a pod's namespace while it is still empty and belongs to
-// no pod: it asks nobody for IPv6 addresses.
-func (Bridge) Birth() []plan.Op {
-	return []plan.Op{
-		plan.Sysctl{Key: "net.ipv6.conf.default.accept_ra", Value: "0", Was: "1"},
-		plan.Sysctl{Key: "net.ipv6.conf.default.accept_dad", Value: "0", Was: "1"},
-	}
+// no pod: it asks nobody for IPv6 addresses, and talks to itself.
+func (Bridge) Birth() ([]plan.Sysctl, []plan.Op) {
+	return []plan.Sysctl{
+		{Key: "net.ipv6.conf.default.accept_ra", Value: "0", Was: "1"},
+		{Key: "net.ipv6.conf.default.accept_dad", Value: "0", Was: "1"},
+	}, []plan.Op{plan.LinkUp{Name: "lo"}}
 }
 
 // Interface plugs the pod in: its link, the link's addresses.
@@ -79,7 +79,6 @@ func (b Bridge) Interface(p Pod) []plan.Step {
 			Peer: plan.VethPeer{Name: PodLink, MAC: mac, NS: p.NS, Netns: p.Netns},
 		}},
 		{NS: node, Op: plan.Hairpin{Port: p.HostLink, On: true}},
-		{NS: p.NS, Op: plan.LinkUp{Name: "lo"}},
 		{NS: p.NS, Op: plan.LinkUp{Name: PodLink}},
 	}
 	for _, addr := range p.Addrs {

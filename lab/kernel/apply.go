@@ -43,7 +43,11 @@ func (h *Handle) Apply(ops []plan.Op, peers Peers, record func(Done)) error {
 		n := h.runLocked(ops)
 		var err error
 		if _, ok := ops[0].(plan.Sysctl); ok {
-			err = h.ns.Do(func() error { return Sysctls(ops[:n], record) })
+			settings := make([]plan.Sysctl, n)
+			for i := range settings {
+				settings[i] = ops[i].(plan.Sysctl)
+			}
+			err = h.ns.Do(func() error { return Sysctls(settings, record) })
 		} else {
 			err = h.batchLocked(ops[:n], peers, record)
 		}
@@ -105,15 +109,11 @@ func refersTo(op plan.Op) string {
 	return ""
 }
 
-// Sysctls does ops, all of them plan.Sysctl, in the calling thread's namespace.
-func Sysctls(ops []plan.Op, record func(Done)) error {
+// Sysctls writes settings in the calling thread's namespace.
+func Sysctls(ops []plan.Sysctl, record func(Done)) error {
 	for _, op := range ops {
-		o, ok := op.(plan.Sysctl)
-		if !ok {
-			return fmt.Errorf("cannot apply %q as a setting", op)
-		}
 		start := time.Now()
-		err := writeSysctl(o)
+		err := writeSysctl(op)
 		record(Done{Op: op, Took: time.Since(start), Err: err})
 		if err != nil {
 			return fmt.Errorf("cannot run %q: %w", op, err)
@@ -123,8 +123,7 @@ func Sysctls(ops []plan.Op, record func(Done)) error {
 }
 
 // writeSysctl writes a value under /proc/sys/net, which shows the settings of
-// the thread that opens it. A setting of a protocol that the host has switched
-// off is done if it would switch off.
+// the thread that opens it.
 func writeSysctl(o plan.Sysctl) error {
 	path := "/proc/sys/" + strings.ReplaceAll(o.Key, ".", "/")
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
@@ -141,6 +140,36 @@ func writeSysctl(o plan.Sysctl) error {
 // batchLocked does the ops in one sendmsg. Each op is one message.
 func (h *Handle) batchLocked(ops []plan.Op, peers Peers, record func(Done)) error {
 	start := time.Now()
+	failed, err := h.sendLocked(ops, peers)
+	if err == nil && h.indexTaken(ops, failed) {
+		h.next = 0
+		failed, err = h.sendLocked(ops, peers)
+	}
+	if err != nil {
+		return err
+	}
+	share := time.Since(start) / time.Duration(len(ops))
+	// What follows a failed op in a batch fails for want of it: the first error
+	// is the one to tell.
+	var first error
+	for i, op := range ops {
+		err := failed[i]
+		if err != nil && removes(op) && isGone(err) {
+			err = nil
+		}
+		if err != nil {
+			h.forgetLocked(op)
+			if first == nil {
+				first = fmt.Errorf("cannot run %q: %w", op, err)
+			}
+		}
+		record(Done{Op: op, Took: share, Err: err})
+	}
+	return first
+}
+
+// sendLocked sends the ops and returns the kernel's errors by place in ops.
+func (h *Handle) sendLocked(ops []plan.Op, peers Peers) (map[int]error, error) {
 	h.buf.buf = h.buf.buf[:0]
 	// The numbers are taken first: to look up a link takes one of its own.
 	first := h.sock.seq + 1
@@ -148,34 +177,26 @@ func (h *Handle) batchLocked(ops []plan.Op, peers Peers, record func(Done)) erro
 	h.sock.seq = last
 	for i, op := range ops {
 		if err := h.encodeLocked(&h.buf, first+uint32(i), op, peers); err != nil {
-			return fmt.Errorf("cannot run %q: %w", op, err)
+			return nil, fmt.Errorf("cannot run %q: %w", op, err)
 		}
 		h.buf.end()
 	}
 	h.buf.acknowledge()
-	failed, err := h.sock.do(&h.buf, first, last)
-	if err != nil {
-		return err
+	errs, err := h.sock.do(&h.buf, first, last)
+	if err != nil || len(errs) == 0 {
+		return nil, err
 	}
-	share := time.Since(start) / time.Duration(len(ops))
-	var errs []error
-	for i, op := range ops {
-		err := failed[first+uint32(i)]
-		if err != nil && removes(op) && isGone(err) {
-			err = nil
-		}
-		if err != nil {
-			h.forgetLocked(op)
-			errs = append(errs, fmt.Errorf("cannot run %q: %w", op, err))
-		}
-		record(Done{Op: op, Took: share, Err: err})
+	failed := make(map[int]error, len(errs))
+	for seq, err := range errs {
+		failed[int(seq-first)] = err
 	}
-	// What follows a failed op in a batch fails for want of it: the first error
-	// is the one to tell.
-	if len(errs) > 0 {
-		return errs[0]
-	}
-	return nil
+	return failed, nil
+}
+
+// indexTaken says whether nothing was done because somebody else has a link
+// with the index that was chosen for the first op's.
+func (h *Handle) indexTaken(ops []plan.Op, failed map[int]error) bool {
+	return h.next != 0 && len(failed) == len(ops) && errors.Is(failed[0], unix.EBUSY)
 }
 
 // removes says whether an op takes something away, so that its absence is as

@@ -45,7 +45,7 @@ var firstFree struct {
 
 // New makes an empty namespace with a handle on it, and runs birth, if not
 // nil, inside. The handle chooses the indexes of links itself, which spares
-// asking the kernel for them, until Share is called.
+// asking the kernel for them, as long as nobody else takes one of them.
 func New(birth func() error) (*Handle, error) {
 	h := &Handle{links: map[string]int{"lo": 1}}
 	ns, err := netns.New(func() (err error) {
@@ -109,12 +109,20 @@ func (h *Handle) Name(id lab.NamespaceID) {
 	h.id = id
 }
 
-// Share says that others may make links in the namespace from now on, so that
-// the kernel has to choose the indexes.
-func (h *Handle) Share() {
+// ChooseIndexes lets the handle of an opened namespace choose the indexes of
+// links, too, after those that are there.
+func (h *Handle) ChooseIndexes() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.next = 0
+	links, err := h.dumpLinks()
+	if err != nil {
+		return err
+	}
+	h.next = 1
+	for index := range links {
+		h.next = max(h.next, index+1)
+	}
+	return nil
 }
 
 // Close lets go of the socket and the namespace; the kernel removes the

@@ -28,8 +28,9 @@ import (
 // flavour is a kind of `spec.cni`.
 type flavour interface {
 	plan.Flavour
-	// Birth is done in a pod's namespace before it belongs to a pod.
-	Birth() []plan.Op
+	// Birth is done in a pod's namespace before it belongs to a pod: settings,
+	// then the rest.
+	Birth() (settings []plan.Sysctl, rest []plan.Op)
 	// Interface and Routes plug a pod in: steps 5 and 6 of its creation.
 	Interface(cni.Pod) []plan.Step
 	Routes(cni.Pod) []plan.Step
@@ -122,16 +123,21 @@ func New(cfg Config) (*Network, error) {
 // bear makes an empty namespace for a pod.
 func (n *Network) bear() (*born, error) {
 	b := &born{}
-	ops := n.flavour.Birth()
+	record := func(d kernel.Done) { b.done = append(b.done, d) }
+	settings, rest := n.flavour.Birth()
 	start := time.Now()
 	handle, err := kernel.New(func() error {
 		b.took = time.Since(start)
-		return kernel.Sysctls(ops, func(d kernel.Done) { b.done = append(b.done, d) })
+		return kernel.Sysctls(settings, record)
 	})
 	if err != nil {
 		return nil, err
 	}
 	b.handle = handle
+	if err := handle.Apply(rest, nil, record); err != nil {
+		handle.Close()
+		return nil, err
+	}
 	return b, nil
 }
 
@@ -148,6 +154,9 @@ func (n *Network) Start(ctx context.Context) error {
 		return err
 	}
 	n.add(plan.Underlay, handle)
+	if err := handle.ChooseIndexes(); err != nil {
+		return err
+	}
 	n.mu.Lock()
 	for _, spec := range n.cfg.Spec.Nodes {
 		n.nodes[spec.Name] = &node{spec: spec, ipam: cni.NewIPAM(spec.PodCIDRs)}
@@ -166,7 +175,6 @@ func (n *Network) Start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		h.Share() // from now on learners make links in the node, too
 		n.watcher.Add(lab.Namespace{ID: id, Kind: lab.NamespaceNode, Name: spec.Name, Node: spec.Name}, h)
 	}
 	return nil

@@ -46,6 +46,7 @@ type Watcher struct {
 	spaces map[lab.NamespaceID]*watched
 	ready  map[int32]func() // by descriptor in epoll
 	nodes  map[string]*nodeMounts
+	added  int // namespaces so far
 	buf    []byte
 }
 
@@ -247,8 +248,10 @@ type watched struct {
 	monitor *kernel.Monitor
 	table   table
 	told    told
-	// peers are the namespaces that this one has a number for.
-	peers map[int]lab.NamespaceID
+	// peers are the namespaces that this one has a number for, and missed the
+	// numbers that none of the first so many namespaces (Watcher.added) has.
+	peers  map[int]lab.NamespaceID
+	missed map[int]int
 }
 
 func (w *Watcher) add(sp *watched) {
@@ -257,7 +260,8 @@ func (w *Watcher) add(sp *watched) {
 	}
 	sp.ns.Inode = sp.handle.NS().Inode()
 	sp.ns.Links, sp.ns.Routes, sp.ns.Neighbours, sp.ns.FDB = []lab.Link{}, []lab.Route{}, []lab.Neigh{}, []lab.FDBEntry{}
-	sp.peers = map[int]lab.NamespaceID{}
+	sp.peers, sp.missed = map[int]lab.NamespaceID{}, map[int]int{}
+	w.added++
 	monitor, err := sp.handle.Monitor()
 	if err != nil {
 		w.complain(sp, err)
@@ -387,7 +391,7 @@ func (w *Watcher) peerOf(sp *watched, l kernel.Link) *lab.LinkRef {
 		return &lab.LinkRef{Namespace: sp.ns.ID, Index: l.PeerIndex}
 	}
 	id, ok := sp.peers[l.PeerNSID]
-	if !ok {
+	if !ok && sp.missed[l.PeerNSID] != w.added {
 		id, ok = w.findPeer(sp, l.PeerNSID)
 	}
 	if !ok {
@@ -431,6 +435,7 @@ func (w *Watcher) findPeer(sp *watched, nsid int) (lab.NamespaceID, bool) {
 			return other.ns.ID, true
 		}
 	}
+	sp.missed[nsid] = w.added
 	return "", false
 }
 

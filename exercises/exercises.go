@@ -47,6 +47,9 @@ type Exercise struct {
 	Manifests string
 	// Files are the manifests that the lesson can open in the editor, by name.
 	Files map[string]string
+	// Answers are the manifests solution-NAME.yaml and wrong-NAME.yaml, for the
+	// scripts only: no learner sees them.
+	Answers map[string]string
 	Tasks []Task
 	// Lesson is trusted HTML: <pre data-run="TARGET"> is a command to click,
 	// <pre data-apply="FILE"> a manifest for the editor, <div data-task="ID">

@@ -49,7 +49,9 @@ func (l *linter) report(file string, line int, format string, args ...any) {
 func (l *linter) places() (pods map[string][]string, nodes []string) {
 	pods = map[string][]string{}
 	addPods(pods, lab.DefaultPods)
-	for name, text := range l.e.Files {
+	files := maps.Clone(l.e.Files)
+	maps.Copy(files, l.e.Answers)
+	for name, text := range files {
 		if err := addPods(pods, text); err != nil {
 			l.report(l.e.ID+"/"+name, 0, "%v", err)
 		}

@@ -110,7 +110,7 @@ func loadOne(fsys fs.FS, dir string) (*Exercise, Problems) {
 	}
 	e := &Exercise{
 		ID: dir, Title: y.Title.text(), Summary: y.Summary.text(), Covers: y.Covers, Minutes: y.Minutes,
-		Lab: lab.DefaultLab(), Files: map[string]string{}, Scripts: map[string]string{},
+		Lab: lab.DefaultLab(), Files: map[string]string{}, Answers: map[string]string{}, Scripts: map[string]string{},
 	}
 	l.check(y.Minutes >= 1 && y.Minutes <= 240, "minutes", "is %d; 1 to 240 are allowed", y.Minutes)
 	for i, id := range y.Covers {
@@ -192,8 +192,12 @@ func (l *loader) files(e *Exercise) {
 		switch {
 		case entry.IsDir() || name == "exercise.yaml" || strings.HasPrefix(name, "lesson."):
 		case strings.HasSuffix(name, ".yaml"):
+			files := e.Files
+			if strings.HasPrefix(name, "solution-") || strings.HasPrefix(name, "wrong-") {
+				files = e.Answers
+			}
 			if data, ok := l.read(name); ok {
-				e.Files[name] = string(data)
+				files[name] = string(data)
 			}
 		case strings.HasSuffix(name, ".sh"):
 			if !scriptName.MatchString(name) {

@@ -25,3 +25,13 @@ func TestEmbedded(t *testing.T) {
 		}
 	}
 }
+
+func TestEmbeddedLint(t *testing.T) {
+	course, err := Embedded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range course.Lint() {
+		t.Error(p)
+	}
+}

@@ -25,9 +25,10 @@ type Script struct {
 
 // Step is one part of a script; exactly one of Apply, Wait and Text is set.
 type Step struct {
-	Line  int // in the script, 1-based
-	Apply string
-	Wait  []string
+	Line int // in the script, 1-based
+	// Apply is the name of a manifest, Manifest its text.
+	Apply, Manifest string
+	Wait            []string
 	// On and Text: bash to run in a place.
 	On   lab.Target
 	Text string
@@ -105,10 +106,11 @@ func (p *scriptParser) line(number int, line string) {
 	}
 	switch args := words[1:]; words[0] {
 	case "apply":
-		if _, ok := p.exercise.Files[args[0]]; !ok || len(args) != 1 {
-			p.report(number, "there is no file %q; there are: %s", strings.Join(args, " "), orNone(sortedKeys(p.exercise.Files)))
+		if p.exercise.manifest(args[0]) == "" || len(args) != 1 {
+			p.report(number, "there is no file %q; there are: %s", strings.Join(args, " "),
+				orNone(append(sortedKeys(p.exercise.Files), sortedKeys(p.exercise.Answers)...)))
 		}
-		p.script.Steps = append(p.script.Steps, Step{Line: number, Apply: args[0]})
+		p.script.Steps = append(p.script.Steps, Step{Line: number, Apply: args[0], Manifest: p.exercise.manifest(args[0])})
 	case "on":
 		if _, err := lab.Target(strings.TrimPrefix(args[0], nodeOf)).Parse(); err != nil || len(args) != 1 {
 			p.report(number, "on %s: one target is wanted: POD/CONTAINER, node:NAME or node-of:POD", strings.Join(args, " "))
@@ -143,6 +145,14 @@ func (p *scriptParser) known(line int, ids []string) {
 			p.report(line, "there is no check %q; there are: %s", id, strings.Join(p.exercise.CheckIDs(), ", "))
 		}
 	}
+}
+
+// manifest is the text of one of the folder's manifests, or "".
+func (e *Exercise) manifest(name string) string {
+	if text, ok := e.Files[name]; ok {
+		return text
+	}
+	return e.Answers[name]
 }
 
 // Check by id, or nil.

@@ -121,7 +121,7 @@ func (s *session) steps(ctx context.Context, name string, script *exercises.Scri
 func (s *session) step(ctx context.Context, step exercises.Step) error {
 	switch {
 	case step.Apply != "":
-		return s.lab.Apply(ctx, s.e.Files[step.Apply])
+		return s.lab.Apply(ctx, step.Manifest)
 	case len(step.Wait) > 0:
 		return s.expect(ctx, "wait", step.Wait, check.Pass)
 	}

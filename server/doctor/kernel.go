@@ -1,0 +1,331 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"podlab/server/launch"
+)
+
+// ProbeCommand is the first argument of this program when it is to run
+// ProbeMain.
+const ProbeCommand = "doctor-probe"
+
+// feature is something of the kernel that labs use, and how to try it.
+type feature struct {
+	group, name string
+	required    bool
+	// instead is what stands in for it, if anything does.
+	instead string
+	// module is the kernel module that has it, for advice.
+	module string
+	try    func() error
+}
+
+// probeTimeout bounds the child; a kernel that loads modules takes a moment.
+const probeTimeout = 20 * time.Second
+
+// probeInChild tries the kernel's features in a child that has namespaces like
+// a lab's. They go with it.
+func probeInChild(ctx context.Context) []Check {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", ProbeCommand)
+	ids := []syscall.SysProcIDMap{{HostID: launch.FirstUID, Size: 65536}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC,
+		UidMappings: ids, GidMappings: ids, Credential: &syscall.Credential{},
+		Pdeathsig: syscall.SIGKILL,
+	}
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var checks []Check
+	if err == nil {
+		err = json.Unmarshal(out.Bytes(), &checks)
+	}
+	namespaces := Check{Group: GroupSandbox, Name: "user namespaces", State: Works, Required: true, Found: "65536 ids from " + fmt.Sprint(launch.FirstUID)}
+	if err != nil {
+		namespaces.State, namespaces.Found = classify(err), fmt.Sprintf("%v %s", err, errs.String())
+		namespaces.Fix = "allow user namespaces: sysctl user.max_user_namespaces=100000; in a container give it CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID and the host's ids"
+		for _, f := range features() {
+			checks = append(checks, Check{Group: f.group, Name: f.name, Required: f.required, State: Unknown, Found: "not tried: no user namespace"})
+		}
+	}
+	return append([]Check{namespaces}, checks...)
+}
+
+// ProbeMain tries all features where it is and prints the checks as JSON. The
+// process must be one of its own: it leaves interfaces and mounts behind.
+func ProbeMain() {
+	runtime.LockOSThread()
+	var checks []Check
+	for _, f := range features() {
+		checks = append(checks, f.check())
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(checks); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func (f feature) check() Check {
+	c := Check{Group: f.group, Name: f.name, Required: f.required, State: Works}
+	err := f.try()
+	if err == nil {
+		return c
+	}
+	c.State, c.Found = classify(err), err.Error()
+	if c.State == Absent {
+		c.Instead = f.instead
+		if hasModule(f.module) {
+			c.Fix = "modprobe " + f.module
+		}
+	}
+	return c
+}
+
+// hasModule tells whether the kernel could load a module that it has not.
+func hasModule(name string) bool {
+	var u unix.Utsname
+	if name == "" || unix.Uname(&u) != nil {
+		return false
+	}
+	b, err := os.ReadFile(filepath.Join("/lib/modules", unix.ByteSliceToString(u.Release[:]), "modules.dep"))
+	return err == nil && bytes.Contains(b, []byte("/"+name+".ko"))
+}
+
+// classify tells an absence from a failure that says nothing about it.
+func classify(err error) State {
+	for _, absent := range []error{
+		unix.EOPNOTSUPP, unix.ENOENT, unix.ENODEV, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT,
+		unix.ENOSYS, unix.ENOPROTOOPT, unix.ENXIO, unix.ESOCKTNOSUPPORT,
+	} {
+		if errors.Is(err, absent) {
+			return Absent
+		}
+	}
+	// A user namespace that cannot be made at all is as good as none.
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EUSERS) {
+		return Absent
+	}
+	return Unknown
+}
+
+func features() []feature {
+	link := func(name string, required bool, instead, module string, l func(netlink.LinkAttrs) netlink.Link) feature {
+		return feature{GroupLink, name, required, instead, module, func() error { return tryLink(l) }}
+	}
+	qdisc := func(name, instead string, q func(netlink.QdiscAttrs) netlink.Qdisc) feature {
+		return feature{GroupTraffic, name, false, instead, "sch_" + name, func() error { return tryQdisc(q) }}
+	}
+	underlay := func() int { return 1 } // lo serves as lower device where one is needed by index only
+	return []feature{
+		{GroupSandbox, "proc in a user namespace", true, "", "", tryProc},
+		{GroupSandbox, "sysfs in a user namespace", true, "", "", func() error { return tryMount("sysfs", "") }},
+		{GroupSandbox, "overlayfs in a user namespace", true, "", "overlay", tryOverlay},
+
+		link("veth", true, "", "veth", func(a netlink.LinkAttrs) netlink.Link {
+			return &netlink.Veth{LinkAttrs: a, PeerName: "peer0"}
+		}),
+		link("bridge", true, "", "bridge", func(a netlink.LinkAttrs) netlink.Link { return &netlink.Bridge{LinkAttrs: a} }),
+		link("bridge VLAN filtering", false, "one bridge per VLAN", "", func(a netlink.LinkAttrs) netlink.Link {
+			on := true
+			return &netlink.Bridge{LinkAttrs: a, VlanFiltering: &on}
+		}),
+		link("vxlan", true, "", "vxlan", func(a netlink.LinkAttrs) netlink.Link {
+			return &netlink.Vxlan{LinkAttrs: a, VxlanId: 42, Port: 4789}
+		}),
+		{GroupLink, "macvlan", false, "veth and a bridge", "macvlan", func() error {
+			return tryOver(func(a netlink.LinkAttrs) netlink.Link {
+				return &netlink.Macvlan{LinkAttrs: a, Mode: netlink.MACVLAN_MODE_BRIDGE}
+			})
+		}},
+		{GroupLink, "ipvlan", false, "macvlan", "ipvlan", func() error {
+			return tryOver(func(a netlink.LinkAttrs) netlink.Link {
+				return &netlink.IPVlan{LinkAttrs: a, Mode: netlink.IPVLAN_MODE_L3}
+			})
+		}},
+		{GroupLink, "802.1Q VLAN", false, "one veth pair per VLAN; no tags on the wire", "8021q", func() error {
+			return tryOver(func(a netlink.LinkAttrs) netlink.Link { return &netlink.Vlan{LinkAttrs: a, VlanId: 42} })
+		}},
+		link("dummy", false, "a veth pair whose other end is down", "dummy", func(a netlink.LinkAttrs) netlink.Link {
+			return &netlink.Dummy{LinkAttrs: a}
+		}),
+		link("VRF", false, "ip rules with a table each", "vrf", func(a netlink.LinkAttrs) netlink.Link {
+			return &netlink.Vrf{LinkAttrs: a, Table: 42}
+		}),
+		{GroupLink, "TUN and TAP", false, "", "tun", tryTUN},
+		link("GRE", false, "eBPF programs that put the same bytes on the wire", "ip_gre", func(a netlink.LinkAttrs) netlink.Link {
+			return &netlink.Gretun{LinkAttrs: a, Local: net.IPv4(127, 0, 0, 1), Remote: net.IPv4(127, 0, 0, 2)}
+		}),
+		link("IPIP", false, "eBPF programs that put the same bytes on the wire", "ipip", func(a netlink.LinkAttrs) netlink.Link {
+			return &netlink.Iptun{LinkAttrs: a, Local: net.IPv4(127, 0, 0, 1), Remote: net.IPv4(127, 0, 0, 2), Link: uint32(underlay())}
+		}),
+		link("geneve", false, "vxlan", "geneve", func(a netlink.LinkAttrs) netlink.Link {
+			return &netlink.Geneve{LinkAttrs: a, ID: 42, Remote: net.IPv4(127, 0, 0, 2)}
+		}),
+		link("WireGuard", false, "wireguard-go, in user space", "wireguard", func(a netlink.LinkAttrs) netlink.Link {
+			return &netlink.Wireguard{LinkAttrs: a}
+		}),
+		{GroupLink, "IPsec ESP", false, "strongSwan's user-space ESP", "esp4", tryESP},
+
+		qdisc("netem", "a relay in user space that delays, drops and reorders", func(a netlink.QdiscAttrs) netlink.Qdisc {
+			return netlink.NewNetem(a, netlink.NetemQdiscAttrs{Latency: 1000})
+		}),
+		qdisc("htb", "tbf", func(a netlink.QdiscAttrs) netlink.Qdisc { return netlink.NewHtb(a) }),
+		qdisc("tbf", "htb", func(a netlink.QdiscAttrs) netlink.Qdisc {
+			return &netlink.Tbf{QdiscAttrs: a, Rate: 1 << 20, Limit: 1 << 16, Buffer: 1 << 16}
+		}),
+		qdisc("fq_codel", "the default queue", func(a netlink.QdiscAttrs) netlink.Qdisc { return netlink.NewFqCodel(a) }),
+
+		{GroupFilter, "nftables", true, "", "nf_tables", tryNftables},
+		{GroupFilter, "iptables over nftables", false, "nft rules shown in iptables' words", "nft_compat", tryIptablesNft},
+		{GroupFilter, "iptables legacy", false, "iptables over nftables", "iptable_filter", tryIptablesLegacy},
+		{GroupFilter, "connection tracking", false, "", "nf_conntrack_netlink", tryConntrack},
+	}
+}
+
+// tryLink makes an interface of a kind.
+func tryLink(l func(netlink.LinkAttrs) netlink.Link) error {
+	a := netlink.NewLinkAttrs()
+	a.Name = "try0"
+	if err := netlink.LinkAdd(l(a)); err != nil {
+		return err
+	}
+	made, err := netlink.LinkByName("try0")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkDel(made)
+}
+
+// tryOver makes an interface on top of a veth.
+func tryOver(l func(netlink.LinkAttrs) netlink.Link) error {
+	lower, err := lowerLink()
+	if err != nil {
+		return err
+	}
+	return tryLink(func(a netlink.LinkAttrs) netlink.Link {
+		a.ParentIndex = lower.Attrs().Index
+		return l(a)
+	})
+}
+
+// lowerLink is an interface that others are tried on; it is made once.
+func lowerLink() (netlink.Link, error) {
+	const name = "lower0"
+	if l, err := netlink.LinkByName(name); err == nil {
+		return l, nil
+	}
+	a := netlink.NewLinkAttrs()
+	a.Name, a.TxQLen = name, 1000
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: a, PeerName: "lower1"}); err != nil {
+		return nil, fmt.Errorf("no interface to try it on: %v", err) // not %w: says nothing about the feature
+	}
+	return netlink.LinkByName(name)
+}
+
+// tryQdisc puts a queue on an interface.
+func tryQdisc(q func(netlink.QdiscAttrs) netlink.Qdisc) error {
+	lower, err := lowerLink()
+	if err != nil {
+		return err
+	}
+	qd := q(netlink.QdiscAttrs{LinkIndex: lower.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT})
+	if err := netlink.QdiscAdd(qd); err != nil {
+		return err
+	}
+	return netlink.QdiscDel(qd)
+}
+
+func tryESP() error {
+	state := &netlink.XfrmState{
+		Src: net.IPv4(127, 0, 0, 1), Dst: net.IPv4(127, 0, 0, 2), Proto: netlink.XFRM_PROTO_ESP, Mode: netlink.XFRM_MODE_TUNNEL,
+		Spi: 4242, Aead: &netlink.XfrmStateAlgo{Name: "rfc4106(gcm(aes))", Key: make([]byte, 20), ICVLen: 128},
+	}
+	if err := netlink.XfrmStateAdd(state); err != nil {
+		return err
+	}
+	return netlink.XfrmStateDel(state)
+}
+
+func tryTUN() error {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("/dev/net/tun: %w", err)
+	}
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq("try1")
+	if err != nil {
+		return err
+	}
+	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	return unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+}
+
+// tryMount mounts a file system over a directory of the child's own.
+func tryMount(kind, data string) error {
+	dir, err := scratch()
+	if err != nil {
+		return err
+	}
+	target := filepath.Join(dir, kind)
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(kind, target, kind, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, data); err != nil {
+		if errors.Is(err, unix.EPERM) && (kind == "proc" || kind == "sysfs") {
+			// The kernel's way to say that the host's own is partly covered.
+			return fmt.Errorf("%w: the host's own /%s is masked; in Docker, run with --security-opt systempaths=unconfined (%v)", unix.EOPNOTSUPP, map[string]string{"proc": "proc", "sysfs": "sys"}[kind], err)
+		}
+		return err
+	}
+	return unix.Unmount(target, unix.MNT_DETACH)
+}
+
+func tryProc() error { return tryMount("proc", "") }
+
+func tryOverlay() error {
+	dir, err := scratch()
+	if err != nil {
+		return err
+	}
+	for _, d := range []string{"lower", "upper", "work"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	return tryMount("overlay", fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work,userxattr", dir))
+}
+
+// scratch is a tmpfs of the child's own; it goes with its mount namespace.
+func scratch() (string, error) {
+	const dir = "/tmp"
+	var st unix.Statfs_t
+	marker := filepath.Join(dir, ".podlab-doctor")
+	if _, err := os.Stat(marker); err == nil && unix.Statfs(dir, &st) == nil && st.Type == unix.TMPFS_MAGIC {
+		return dir, nil
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return "", err
+	}
+	if err := unix.Mount("doctor", dir, "tmpfs", 0, "size=1m,mode=755"); err != nil {
+		return "", err
+	}
+	return dir, os.WriteFile(marker, nil, 0o600)
+}

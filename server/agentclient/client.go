@@ -1,6 +1,6 @@
 // Package agentclient speaks package agentapi's protocol to one agent over the
 // Unix socket in its lab's directory. It trusts nothing that it hears: answers
-// are bounded in size, and the socket is opened without following a link.
+// are bounded in size.
 //
 // Callers are the lab manager, the API, the streams and the grader. A Client
 // is safe for concurrent use; errors are *lab.Error where the agent gave one,
@@ -17,12 +17,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"time"
 
 	"github.com/gorilla/websocket"
-	"golang.org/x/sys/unix"
 
 	"podlab/lab"
 	"podlab/lab/agentapi"
@@ -30,26 +28,24 @@ import (
 
 // Bounds on what an agent may say.
 const (
-	maxAnswer   = 16 << 20
-	maxError    = 64 << 10
-	maxFrame    = 16 << 20
-	dialTimeout = 5 * time.Second
+	maxAnswer = 16 << 20
+	maxError  = 64 << 10
+	maxFrame  = 16 << 20
 )
 
 // Client of one agent.
 type Client struct {
-	socket    string
 	transport *http.Transport
 	http      http.Client
 	ws        websocket.Dialer
 }
 
-// New returns a client of the agent whose socket is at the path given. It
-// connects when first used.
-func New(socket string) *Client {
-	c := &Client{socket: socket}
+// New returns a client that reaches its agent by dial. While the agent's
+// socket is not there yet, dial gives CodeUnavailable.
+func New(dial func(context.Context) (net.Conn, error)) *Client {
+	c := &Client{}
 	c.transport = &http.Transport{
-		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		MaxIdleConns:          4,
 		MaxIdleConnsPerHost:   4,
 		IdleConnTimeout:       30 * time.Second,
@@ -58,7 +54,7 @@ func New(socket string) *Client {
 	}
 	c.http = http.Client{Transport: c.transport}
 	c.ws = websocket.Dialer{
-		NetDialContext:   func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+		NetDialContext:   func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		HandshakeTimeout: 10 * time.Second,
 		ReadBufferSize:   16 << 10,
 		WriteBufferSize:  4 << 10,
@@ -68,25 +64,6 @@ func New(socket string) *Client {
 
 // Close drops idle connections; those in use end with their users.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
-
-// dial connects to the socket file itself, never to what a symbolic link in
-// its place names: the lab's directory is writable from inside the sandbox.
-func (c *Client) dial(ctx context.Context) (net.Conn, error) {
-	fd, err := unix.Open(c.socket, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: c.socket, Err: err}
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, fmt.Errorf("cannot look at %s: %w", c.socket, err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return nil, fmt.Errorf("%s is not a socket", c.socket)
-	}
-	d := net.Dialer{Timeout: dialTimeout}
-	return d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(fd))
-}
 
 // Transport carries requests under /kube/ to the agent.
 func (c *Client) Transport() http.RoundTripper { return c.transport }
@@ -113,7 +90,8 @@ func (c *Client) AwaitHandshake(ctx context.Context) (agentapi.Handshake, error)
 }
 
 func notThereYet(err error) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED)
+	e, ok := errors.AsType[*lab.Error](err)
+	return ok && e.Code == lab.CodeUnavailable
 }
 
 // Handshake asks the agent who it is.
@@ -247,4 +225,12 @@ func unreachable(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	}
 	return &unreachableError{lab.Errorf(lab.CodeUnavailable, "the lab's agent does not answer"), err}
+}
+
+// Log reads events of the past: the last limit before a number, 0 meaning all.
+func (c *Client) Log(ctx context.Context, before uint64, limit int) ([]lab.Event, error) {
+	var events []lab.Event
+	q := url.Values{"before": {strconv.FormatUint(before, 10)}, "limit": {strconv.Itoa(limit)}}
+	err := c.do(ctx, http.MethodGet, "/v1/log?"+q.Encode(), "", nil, &events)
+	return events, err
 }

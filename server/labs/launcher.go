@@ -2,6 +2,7 @@ package labs
 
 import (
 	"context"
+	"net"
 
 	"podlab/lab/agentapi"
 	"podlab/server/agentclient"
@@ -12,9 +13,6 @@ import (
 type Spec struct {
 	// ID of the lab: ten characters of [a-z2-7], fit for a cgroup and a directory.
 	ID string
-	// Slot numbers the lab's uid range, from 0; no two sandboxes that run, or
-	// whose remains are still there, have the same.
-	Slot int
 	// Config is written for the agent before it starts.
 	Config agentapi.Config
 }
@@ -28,17 +26,20 @@ type Launcher interface {
 	// On error, or when ctx ends first, nothing is left but that directory.
 	Start(ctx context.Context, spec Spec) (Sandbox, error)
 	// Recover finds the sandboxes that a former server started. Those in keep
-	// (id to slot) whose agent runs are returned; those in keep whose agent is
-	// dead are stopped as by Sandbox.Stop; all others, whole or half made, are
-	// removed without a trace.
-	Recover(ctx context.Context, keep map[string]int) ([]Sandbox, error)
+	// are returned, also where the agent has ended meanwhile (then Done is
+	// closed); all others, whole or half made, are removed without a trace.
+	Recover(ctx context.Context, keep map[string]bool) ([]Sandbox, error)
+	// Discard removes the directory that a stopped sandbox left. One that is
+	// not there is no error.
+	Discard(ctx context.Context, id string) error
 }
 
 // Sandbox is a lab's container. All methods are safe for concurrent use.
 type Sandbox interface {
 	ID() string
-	// Socket is the path of the agent's socket on the host.
-	Socket() string
+	// Dial connects to the agent's socket. While the socket is not there yet,
+	// the error is CodeUnavailable.
+	Dial(ctx context.Context) (net.Conn, error)
 	// Confirm is called once the agent has answered its handshake: the agent's
 	// process moves into its own cgroup.
 	Confirm(ctx context.Context) error

@@ -47,6 +47,9 @@ type LabStatus struct {
 	Phase lab.Phase `json:"phase"`
 	// Reason in words for people, when failed.
 	Reason string `json:"reason,omitempty"`
+	// Queue is the lab's place among those that wait for room on the host, from
+	// 1; 0 when it waits for none.
+	Queue int `json:"queue,omitempty"`
 	// Deleted: the lab is gone for good.
 	Deleted bool `json:"deleted,omitempty"`
 	// Instance grows when the lab is restarted: seq starts again from 1.

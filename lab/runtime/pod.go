@@ -27,9 +27,10 @@ type PodSpec struct {
 
 // Pod is a running pod sandbox.
 type Pod struct {
-	spec  PodSpec
-	node  *Node
-	pause *Process
+	spec   PodSpec
+	node   *Node
+	pause  *Process
+	number int // grows with each pod
 
 	containers []*Container // guarded by Runtime.mu; the newest last
 }
@@ -85,7 +86,9 @@ func (r *Runtime) startPod(spec PodSpec, onExit func(ExitStatus)) (*Pod, error) 
 	if p.pause, err = r.watch(s, onExit); err != nil {
 		return nil, err
 	}
-	r.pods[spec.PodKey] = p
+	r.nextID++
+	p.number = r.nextID
+	r.pods[spec.UID] = p
 	return p, nil
 }
 
@@ -122,24 +125,15 @@ func podOps(spec PodSpec, root string) (uint64, []op) {
 	return flags, append(ops, op{code: opPause})
 }
 
-// StopPod kills what is left of a pod, its pause last, and removes its folder.
-// A pod that is not there is no error.
-func (r *Runtime) StopPod(key PodKey) {
+// StopPod kills what is left of a pod, its pause last. Its folder and logs stay.
+func (r *Runtime) StopPod(p *Pod) {
 	r.mu.Lock()
-	p := r.pods[key]
-	delete(r.pods, key)
-	var containers []*Container
-	if p != nil {
-		containers = slices.Clone(p.containers)
-	}
+	delete(r.pods, p.spec.UID)
+	containers := slices.Clone(p.containers)
 	r.mu.Unlock()
-	if p == nil {
-		return
-	}
 	for _, c := range containers {
 		r.RemoveContainer(c)
 	}
 	_ = p.pause.Signal(unix.SIGKILL)
 	<-p.pause.done
-	r.janitor.remove(r.Dir(p.spec.UID))
 }

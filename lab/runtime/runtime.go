@@ -41,7 +41,7 @@ type Runtime struct {
 	closed     bool
 	nextID     int
 	nodes      map[string]*Node
-	pods       map[PodKey]*Pod
+	pods       map[string]*Pod       // by UID
 	containers map[string]*Container // by id
 }
 
@@ -75,7 +75,7 @@ func Start(opts Options) (*Runtime, error) {
 	}
 	r := &Runtime{
 		opts: opts, spawner: s, loop: l,
-		nodes: map[string]*Node{}, pods: map[PodKey]*Pod{}, containers: map[string]*Container{},
+		nodes: map[string]*Node{}, pods: map[string]*Pod{}, containers: map[string]*Container{},
 	}
 	r.janitor.start()
 	return r, nil
@@ -189,6 +189,12 @@ func (j *janitor) stop() {
 	j.wg.Wait()
 }
 
+// LogDir is where a pod's logs go.
+func (r *Runtime) LogDir(name string) string { return r.path("logs", name) }
+
+// RemoveDir removes a folder of the scratch space in the background.
+func (r *Runtime) RemoveDir(dir string) { r.janitor.remove(dir) }
+
 // Ref names a place where a command can run.
 type Ref struct {
 	// Node is set for a node; the others for a container of a pod.
@@ -206,6 +212,18 @@ type place struct {
 	nnp     bool
 }
 
+// newestPod finds a pod by name; one that is being removed by force may still
+// be there beside its successor. mu is held.
+func (r *Runtime) newestPod(key PodKey) *Pod {
+	var found *Pod
+	for _, p := range r.pods {
+		if p.spec.PodKey == key && (found == nil || p.number > found.number) {
+			found = p
+		}
+	}
+	return found
+}
+
 // find returns the place of a reference.
 func (r *Runtime) find(ref Ref) (place, error) {
 	r.mu.Lock()
@@ -218,7 +236,7 @@ func (r *Runtime) find(ref Ref) (place, error) {
 		return place{process: n.pause, caps: nodeCaps, env: nodeEnv(ref.Node), cwd: "/root"}, nil
 	}
 	key := PodKey{ref.Namespace, ref.Pod}
-	p := r.pods[key]
+	p := r.newestPod(key)
 	if p == nil {
 		return place{}, fmt.Errorf("there is no pod %s", key)
 	}

@@ -68,7 +68,7 @@ func (w *worker) remove(ctx context.Context, pod *corev1.Pod) (time.Time, bool) 
 	err := w.k.cfg.Client.Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
 		GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &uid},
 	})
-	if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+	if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) || ctx.Err() != nil {
 		return time.Time{}, true
 	}
 	w.k.cfg.Log.Warn("cannot remove a pod from the API", "pod", w.name, "err", err)

@@ -57,8 +57,9 @@ type PodNetwork interface {
 	AddPod(ctx context.Context, ref PodRef, annotations map[string]string, ns NetNS, step func(lab.StepEvent)) ([]netip.Addr, error)
 	// DelPod unplugs it; step is told steps 4 to 7 of the termination.
 	DelPod(ctx context.Context, ref PodRef, step func(lab.StepEvent)) error
-	// Dial connects to a TCP address from within a pod's network namespace.
-	Dial(ctx context.Context, ref PodRef, address string) (net.Conn, error)
+	// Dial connects to a TCP port of the pod's (or, with hostNetwork, its
+	// node's) localhost.
+	Dial(ctx context.Context, ref PodRef, hostNetwork bool, port uint16) (net.Conn, error)
 	// NodeNS is a node's namespace, nil for an unknown node. It stays the network's.
 	NodeNS(node string) NetNS
 }

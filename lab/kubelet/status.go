@@ -28,13 +28,19 @@ func (w *worker) report(ctx context.Context, pod *corev1.Pod) {
 	if err == nil {
 		_, err = w.k.cfg.Client.Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	}
-	if err == nil || apierrors.IsNotFound(err) {
+	if err == nil || apierrors.IsNotFound(err) || otherPod(err) {
 		w.sent = &status
 		return
 	}
 	if ctx.Err() == nil {
 		w.k.cfg.Log.Warn("cannot report a pod's status", "pod", w.name, "err", err)
 	}
+}
+
+// otherPod says whether the name belongs to another pod by now: a changed UID
+// is a conflict or an immutable field, depending on who notices first.
+func otherPod(err error) bool {
+	return apierrors.IsConflict(err) || apierrors.IsInvalid(err) && strings.Contains(err.Error(), "metadata.uid")
 }
 
 // statusPatch is what leads from one status to the next, and touches nothing

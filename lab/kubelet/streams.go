@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"strconv"
 	"sync"
 	"time"
 
@@ -134,7 +132,7 @@ func (k *Kubelets) PortForward(ctx context.Context, pod types.NamespacedName, po
 	if err != nil {
 		return err
 	}
-	conn, err := k.cfg.Network.Dial(ctx, w.ref(), net.JoinHostPort("localhost", strconv.Itoa(int(port))))
+	conn, err := k.cfg.Network.Dial(ctx, w.ref(), w.hostNetwork(), uint16(port))
 	if err != nil {
 		return fmt.Errorf("failed to connect to localhost:%d inside namespace of pod %s: %w", port, pod, err)
 	}
@@ -156,6 +154,12 @@ func (k *Kubelets) PortForward(ctx context.Context, pod types.NamespacedName, po
 	default: // the pod has closed; the peer's half ends with the stream
 	}
 	return err
+}
+
+func (w *worker) hostNetwork() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.pod.Spec.HostNetwork
 }
 
 // Logs writes a container's log as opts ask, and follows it if they do.

@@ -79,30 +79,39 @@ func (k *Kubelet) changed(ctx context.Context, pod *corev1.Pod) {
 	}
 	w := newWorker(k, pod)
 	k.workers[pod.UID] = w
-	k.wg.Go(func() {
-		w.run(ctx)
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		delete(k.workers, pod.UID)
-	})
+	k.wg.Go(func() { w.run(ctx) })
 }
 
 // deleted tells a worker that its pod is no longer in the API.
 func (k *Kubelet) deleted(pod *corev1.Pod) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if w := k.workers[pod.UID]; w != nil {
-		w.vanish()
-	}
+	k.dropLocked(pod.UID)
 }
 
 // forget does so for all pods that a list did not have.
 func (k *Kubelet) forget(there map[types.UID]bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for uid, w := range k.workers {
+	for uid := range k.workers {
 		if !there[uid] {
-			w.vanish()
+			k.dropLocked(uid)
 		}
 	}
+}
+
+// dropLocked ends the worker of a pod that is gone from the API. Until then it
+// is kept even when its work is done: the watch may still tell of changes that
+// the worker has made itself.
+func (k *Kubelet) dropLocked(uid types.UID) {
+	if w := k.workers[uid]; w != nil && w.vanish() {
+		delete(k.workers, uid)
+	}
+}
+
+// finished removes a worker that has ended after its pod was gone.
+func (k *Kubelet) finished(uid types.UID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.workers, uid)
 }

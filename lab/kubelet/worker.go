@@ -29,6 +29,7 @@ type worker struct {
 	mu     sync.Mutex
 	pod    *corev1.Pod // the newest from the API
 	gone   bool        // no longer in the API
+	done   bool        // the worker has ended
 	exits  []exit
 	shared []*container // for the streams
 
@@ -71,11 +72,15 @@ func (w *worker) update(pod *corev1.Pod) {
 	w.poke()
 }
 
-func (w *worker) vanish() {
+// vanish says that the pod is no longer in the API, and returns whether the
+// worker was done with it already.
+func (w *worker) vanish() bool {
 	w.mu.Lock()
 	w.gone = true
+	done := w.done
 	w.mu.Unlock()
 	w.poke()
+	return done
 }
 
 func (w *worker) exited(e exit) {
@@ -120,6 +125,13 @@ func (w *worker) run(ctx context.Context) {
 		}
 		next, done := w.sync(ctx)
 		if done {
+			w.mu.Lock()
+			w.done = true
+			gone := w.gone
+			w.mu.Unlock()
+			if gone {
+				w.k.finished(w.uid)
+			}
 			return
 		}
 		timer.Stop()

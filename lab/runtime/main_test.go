@@ -1,118 +1,24 @@
 package runtime
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"podlab/lab/runtime/runtimetest"
 )
 
-// inside is set in the environment of the run inside the test's sandbox.
-const inside = "PODLAB_RUNTIME_TEST"
-
-// TestMain runs the tests again as PID 1 of namespaces of their own, where the
-// agent's place in a sandbox is imitated: a scratch tmpfs, a folder that must
-// stay hidden, the lab's root file system.
-func TestMain(m *testing.M) {
-	switch {
-	case os.Getenv(inside) != "":
-		if err := prepare(); err != nil {
-			fmt.Fprintln(os.Stderr, "FAIL:", err)
-			os.Exit(1)
-		}
-		code := m.Run()
-		if err := goleak.Find(); code == 0 && err != nil {
-			fmt.Fprintln(os.Stderr, "FAIL: goroutines are left:", err)
-			code = 1
-		}
-		os.Exit(code)
-	case os.Geteuid() != 0:
-		os.Exit(m.Run())
-	}
-	ids := []syscall.SysProcIDMap{{Size: 65536}}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC |
-			unix.CLONE_NEWUTS,
-		UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
-		Pdeathsig: syscall.SIGKILL,
-	}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		os.Exit(max(exit.ExitCode(), 1))
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "FAIL:", err)
-		os.Exit(1)
-	}
-}
-
-const (
-	testScratch = "/mnt"
-	testHidden  = "/run/podlab"
-)
-
-func prepare() error {
-	for _, m := range []struct {
-		source, target, kind string
-		flags                uintptr
-	}{
-		{"none", "/", "", unix.MS_REC | unix.MS_PRIVATE},
-		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
-		{"tmpfs", "/run", "tmpfs", 0},
-		{"tmpfs", testScratch, "tmpfs", 0},
-	} {
-		if err := unix.Mount(m.source, m.target, m.kind, m.flags, ""); err != nil {
-			return fmt.Errorf("cannot mount %s: %w", m.target, err)
-		}
-	}
-	if err := os.Mkdir(testHidden, 0o755); err != nil {
-		return err
-	}
-	if err := unix.Mount("tmpfs", testHidden, "tmpfs", 0, ""); err != nil {
-		return err
-	}
-	return os.WriteFile(testHidden+"/secret", []byte("journal"), 0o600)
-}
-
-// rootfs is the lab's root file system: `make rootfs` makes it.
-func rootfs(t testing.TB) string {
-	t.Helper()
-	data := os.Getenv("PODLAB_DATA")
-	if data == "" {
-		data = "/var/lib/podlab"
-	}
-	dir, err := filepath.EvalSymlinks(filepath.Join(data, "rootfs", "current"))
-	if err != nil {
-		t.Fatalf("the lab's root file system is missing (make rootfs): %v", err)
-	}
-	return dir
-}
+func TestMain(m *testing.M) { runtimetest.Main(m) }
 
 // start gives a Runtime with one node, node1, in its own network namespace.
 func start(t testing.TB) *Runtime {
 	t.Helper()
-	if os.Getenv(inside) == "" {
-		t.Fatal("this test makes namespaces: run it as root")
-	}
-	scratch, err := os.MkdirTemp(testScratch, "lab")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(scratch, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	r, err := Start(Options{Root: rootfs(t), Scratch: scratch, Hidden: []string{testHidden}})
+	r, err := Start(Options{Root: runtimetest.Rootfs(t), Scratch: runtimetest.Scratch(t), Hidden: []string{runtimetest.Hidden}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"podlab/lab/runtime/runtimetest"
 )
 
 func TestPrivilegedContainerRuns(t *testing.T) {
@@ -138,7 +140,7 @@ func TestPrivilegedStartErrorsNameTheStep(t *testing.T) {
 	if n := len(r.containers); n != 0 {
 		t.Errorf("%d containers are left", n)
 	}
-	if _, err := os.Stat(testHidden + "/secret"); err != nil {
+	if _, err := os.Stat(runtimetest.Hidden + "/secret"); err != nil {
 		t.Errorf("the hidden folder is gone from the agent: %v", err)
 	}
 }

@@ -94,9 +94,17 @@ type SignIn struct {
 type FormError struct {
 	// Field is the name of the input, or empty for the whole form.
 	Field string
-	// Message is a key of the message table ("signin.error.code").
+	// Message is one of the SignInError keys.
 	Message string
 }
+
+// What can be wrong with signing in, as keys of the message table.
+const (
+	SignInErrorCode = "signin.error.code" // field "code": no class has it
+	SignInErrorName = "signin.error.name" // field "name": empty or too long
+	SignInErrorLink = "signin.error.link" // no field: the instructor's link is used or wrong
+	SignInErrorRate = "signin.error.rate" // no field: too many tries
+)
 
 // Home is the list of exercises and labs of one learner.
 type Home struct {

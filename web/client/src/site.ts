@@ -49,7 +49,7 @@ document.addEventListener("click", (ev) => {
     themeLabel();
   }
   const copy = target?.closest<HTMLElement>("[data-copy]");
-  if (copy) void navigator.clipboard.writeText(copy.dataset["copy"] ?? "").then(() => (copy.textContent = t("copied")));
+  if (copy) void navigator.clipboard.writeText(copy.dataset["copy"] ?? "").then(() => (copy.textContent = t("page.copied")));
 });
 
 document.addEventListener("submit", (ev) => {

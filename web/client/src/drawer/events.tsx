@@ -131,7 +131,7 @@ export function Commands({ model }: { model: Model }) {
             <span class="event-place mono">{place(e.ns)}</span>
             <code class="event-text">{e.op!.command}</code>
             <span class="mono dim op-time">{e.op!.error ? e.op!.error : micros(e.op!.micros)}</span>
-            <CopyButton text={e.op!.command} label={t("cmds.copy")} done={t("copied")} />
+            <CopyButton text={e.op!.command} label={t("cmds.copy")} done={t("page.copied")} />
           </div>
         )}
       />

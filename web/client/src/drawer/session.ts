@@ -60,6 +60,7 @@ export class Session {
   private timer: ReturnType<typeof setTimeout> | undefined;
   private closed = false;
   private waiting: string | null = null;
+  private wantsFocus = false;
   private readonly path: string;
   private readonly changed: () => void;
   private readonly offTheme: () => void;
@@ -124,6 +125,7 @@ export class Session {
     });
     this.observer.observe(this.element);
     this.fit();
+    if (this.wantsFocus) this.focus();
     if (this.info.ended) this.exitCode = this.info.exitCode;
     this.connect();
   }
@@ -222,6 +224,7 @@ export class Session {
   }
 
   focus(): void {
+    this.wantsFocus = this.term === null; // its code is still on the way
     this.term?.focus();
   }
 

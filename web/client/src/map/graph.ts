@@ -83,7 +83,7 @@ export const SIZES = {
   nodeHead: 44,
 } as const;
 
-const COMPACT_FROM = 7;
+const COMPACT_FROM = 9;
 const TINY_FROM = 31;
 
 /** address is a link's first global IPv4 address, or its first at all. */
@@ -138,8 +138,8 @@ function addNode(m: Model, node: Namespace, boxes: Box[], edges: Edge[], measure
   const hand = [...m.namespaces.values()].filter((n) => n.kind === "netns" && n.node === node.name).sort((a, b) => a.name.localeCompare(b.name));
   const many = pods.length + hand.length;
   const density: Density = many >= TINY_FROM ? "tiny" : many >= COMPACT_FROM ? "compact" : "full";
-  const parent = density === "full" ? id : `rack:${node.id}`;
-  if (density !== "full") boxes.push(box({ id: parent, kind: "rack", parent: id, title: "", w: 0, h: 0 }));
+  const parent = `rack:${node.id}`;
+  if (many > 0) boxes.push(box({ id: parent, kind: "rack", parent: id, title: "", density, w: 0, h: 0 }));
   for (const p of pods) boxes.push(podBox(m, p, parent, density, measure));
   for (const n of hand) boxes.push(handBox(n, parent, measure));
 

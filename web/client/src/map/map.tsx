@@ -12,6 +12,8 @@ import { MapTable } from "./table.tsx";
 
 const MOVE_MS = 200;
 const MARGIN = 28;
+const BAR = 44; // height of the buttons over the map
+const LEGEND = 34;
 const MAX_FIT = 1.35;
 
 interface View {
@@ -32,8 +34,8 @@ export function TopologyMap(props: MapProps) {
   const [asTable, setAsTable] = useState(load("map.table", false));
   const measure = useMeasure();
   const graph = useMemo(() => build(props.model, measure), [props.model.namespaces, props.model.pods, props.model.spec, measure]);
-  const { rects, size, ready } = useLayoutOf(graph, props.workerURL);
   const svg = useRef<SVGSVGElement>(null);
+  const { rects, size, ready } = useLayoutOf(graph, props.workerURL, svg);
   const view = useView(svg, size);
 
   const toggle = () => {
@@ -96,7 +98,7 @@ const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 /** useLayoutOf keeps places for the graph: asked for when its shape changes,
  * reached by a short movement. */
-function useLayoutOf(graph: Graph, workerURL: string): { rects: ReadonlyMap<string, Rect>; size: { w: number; h: number }; ready: boolean } {
+function useLayoutOf(graph: Graph, workerURL: string, svg: { current: SVGSVGElement | null }): { rects: ReadonlyMap<string, Rect>; size: { w: number; h: number }; ready: boolean } {
   const [layout, setLayout] = useState<Layout | null>(null);
   const [rects, setRects] = useState<ReadonlyMap<string, Rect>>(new Map());
   const wanted = useRef("");
@@ -105,7 +107,9 @@ function useLayoutOf(graph: Graph, workerURL: string): { rects: ReadonlyMap<stri
   useEffect(() => {
     if (graph.boxes.length === 0 || wanted.current === graph.shape) return;
     wanted.current = graph.shape;
-    void place(graph, workerURL).then((l) => {
+    const e = svg.current;
+    const room = { w: (e?.clientWidth ?? 800) - 2 * MARGIN, h: (e?.clientHeight ?? 500) - BAR - LEGEND };
+    void place(graph, workerURL, room).then((l) => {
       if (wanted.current === l.shape) setLayout(l);
     });
   }, [graph]);
@@ -143,11 +147,9 @@ function useView(svg: { current: SVGSVGElement | null }, size: { w: number; h: n
     const e = svg.current;
     const { w, h } = latest.current;
     if (!e || w === 0) return;
-    const top = 44; // the bar of buttons
-    const bottom = 30; // the legend
     const { clientWidth: cw, clientHeight: ch } = e;
-    const k = Math.max(Math.min((cw - 2 * MARGIN) / w, (ch - top - bottom - 16) / h, MAX_FIT), 0.15);
-    v.current = { k, x: (cw - w * k) / 2, y: top + (ch - top - bottom - h * k) / 2 };
+    const k = Math.max(Math.min((cw - 2 * MARGIN) / w, (ch - BAR - LEGEND) / h, MAX_FIT), 0.15);
+    v.current = { k, x: (cw - w * k) / 2, y: BAR + (ch - BAR - LEGEND - h * k) / 2 };
     own.current = false;
     show();
   };

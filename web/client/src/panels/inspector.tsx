@@ -398,7 +398,7 @@ function PodCommands({ model, pod }: { model: Model; pod: string }) {
           <li key={e.seq} class={e.op!.error ? "bad" : ""}>
             <code>{e.op!.command}</code>
             <span class="mono dim">{micros(e.op!.micros)}</span>
-            <CopyButton text={e.op!.command} label={t("cmds.copy")} done={t("copied")} />
+            <CopyButton text={e.op!.command} label={t("cmds.copy")} done={t("page.copied")} />
           </li>
         ))}
       </ul>

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
@@ -108,39 +107,51 @@ func Run(ctx context.Context, opt Options) Report {
 
 // Print writes the report as a table for people.
 func (r Report) Print(w io.Writer) error {
-	group := ""
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	var advice []string
+	var b strings.Builder
+	b.WriteString(r.table())
+	fmt.Fprintf(&b, "\nRoom for about %d labs; %s is what bounds them.\n", r.Labs, r.Bound)
+	advice := ""
 	for _, c := range r.Checks {
-		if c.Group != group {
-			group = c.Group
-			fmt.Fprintf(tw, "%s\t\t\n", strings.ToUpper(group))
-		}
-		mark := string(c.State)
-		if c.State == Absent && c.Required {
-			mark = "MISSING"
-		}
-		fmt.Fprintf(tw, "  %s\t%s\t%s\n", c.Name, mark, c.says())
 		if c.State != Works && c.Fix != "" {
-			advice = append(advice, c.Name+": "+c.Fix)
+			advice += "  " + c.Name + ": " + c.Fix + "\n"
 		}
 	}
-	if err := tw.Flush(); err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "\nRoom for about %d labs; %s is what bounds them.\n", r.Labs, r.Bound)
-	if len(advice) > 0 {
-		fmt.Fprintf(w, "\nWhat to do:\n")
-		for _, a := range advice {
-			fmt.Fprintf(w, "  %s\n", a)
-		}
+	if advice != "" {
+		b.WriteString("\nWhat to do:\n" + advice)
 	}
 	verdict := "Labs can run here."
 	if !r.OK() {
 		verdict = "Labs cannot run here: see what is MISSING."
 	}
-	_, err := fmt.Fprintf(w, "\n%s (looked for %s)\n", verdict, r.Took.Round(time.Millisecond))
+	fmt.Fprintf(&b, "\n%s (looked for %s)\n", verdict, r.Took.Round(time.Millisecond))
+	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// table has one line for each check, under the name of its group.
+func (r Report) table() string {
+	var names, marks int
+	for _, c := range r.Checks {
+		names, marks = max(names, len(c.Name)), max(marks, len(c.mark()))
+	}
+	var b strings.Builder
+	group := ""
+	for _, c := range r.Checks {
+		if c.Group != group {
+			group = c.Group
+			b.WriteString(strings.ToUpper(group) + "\n")
+		}
+		line := fmt.Sprintf("  %-*s  %-*s  %s", names, c.Name, marks, c.mark(), c.says())
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
+	return b.String()
+}
+
+func (c Check) mark() string {
+	if c.State == Absent && c.Required {
+		return "MISSING"
+	}
+	return string(c.State)
 }
 
 // says is the last column: what was found, and what stands in for it.

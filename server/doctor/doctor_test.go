@@ -51,12 +51,8 @@ What to do:
 
 Labs cannot run here: see what is MISSING. (looked for 123ms)
 `
-	var got []string
-	for line := range strings.Lines(b.String()) {
-		got = append(got, strings.TrimRight(line, " \n"))
-	}
-	if s := strings.Join(got, "\n") + "\n"; s != want {
-		t.Errorf("got\n%s\nwant\n%s", s, want)
+	if got := b.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 

@@ -33,7 +33,12 @@ type feature struct {
 	// module is the kernel module that has it, for advice.
 	module string
 	try    func() error
+	// fix is advice beyond loading the module.
+	fix string
 }
+
+// unmask is what lets a container's user namespaces mount their own.
+const unmask = "leave the host's /proc and /sys uncovered: in Docker, --security-opt systempaths=unconfined"
 
 // probeTimeout bounds the child; a kernel that loads modules takes a moment.
 const probeTimeout = 20 * time.Second
@@ -91,7 +96,7 @@ func (f feature) check() Check {
 	}
 	c.State, c.Found = classify(err), err.Error()
 	if c.State == Absent {
-		c.Instead = f.instead
+		c.Instead, c.Fix = f.instead, f.fix
 		if hasModule(f.module) {
 			c.Fix = "modprobe " + f.module
 		}
@@ -128,16 +133,16 @@ func classify(err error) State {
 
 func features() []feature {
 	link := func(name string, required bool, instead, module string, l func(netlink.LinkAttrs) netlink.Link) feature {
-		return feature{GroupLink, name, required, instead, module, func() error { return tryLink(l) }}
+		return feature{group: GroupLink, name: name, required: required, instead: instead, module: module, try: func() error { return tryLink(l) }}
 	}
 	qdisc := func(name, instead string, q func(netlink.QdiscAttrs) netlink.Qdisc) feature {
-		return feature{GroupTraffic, name, false, instead, "sch_" + name, func() error { return tryQdisc(q) }}
+		return feature{group: GroupTraffic, name: name, instead: instead, module: "sch_" + name, try: func() error { return tryQdisc(q) }}
 	}
 	underlay := func() int { return 1 } // lo serves as lower device where one is needed by index only
 	return []feature{
-		{GroupSandbox, "proc in a user namespace", true, "", "", tryProc},
-		{GroupSandbox, "sysfs in a user namespace", true, "", "", func() error { return tryMount("sysfs", "") }},
-		{GroupSandbox, "overlayfs in a user namespace", true, "", "overlay", tryOverlay},
+		{group: GroupSandbox, name: "proc in a user namespace", required: true, try: func() error { return tryMount("proc", "") }, fix: unmask},
+		{group: GroupSandbox, name: "sysfs in a user namespace", required: true, try: func() error { return tryMount("sysfs", "") }, fix: unmask},
+		{group: GroupSandbox, name: "overlayfs in a user namespace", required: true, module: "overlay", try: tryOverlay, fix: "use Linux 5.19 or later with overlayfs"},
 
 		link("veth", true, "", "veth", func(a netlink.LinkAttrs) netlink.Link {
 			return &netlink.Veth{LinkAttrs: a, PeerName: "peer0"}
@@ -150,17 +155,17 @@ func features() []feature {
 		link("vxlan", true, "", "vxlan", func(a netlink.LinkAttrs) netlink.Link {
 			return &netlink.Vxlan{LinkAttrs: a, VxlanId: 42, Port: 4789}
 		}),
-		{GroupLink, "macvlan", false, "veth and a bridge", "macvlan", func() error {
+		{group: GroupLink, name: "macvlan", required: false, instead: "veth and a bridge", module: "macvlan", try: func() error {
 			return tryOver(func(a netlink.LinkAttrs) netlink.Link {
 				return &netlink.Macvlan{LinkAttrs: a, Mode: netlink.MACVLAN_MODE_BRIDGE}
 			})
 		}},
-		{GroupLink, "ipvlan", false, "macvlan", "ipvlan", func() error {
+		{group: GroupLink, name: "ipvlan", required: false, instead: "macvlan", module: "ipvlan", try: func() error {
 			return tryOver(func(a netlink.LinkAttrs) netlink.Link {
 				return &netlink.IPVlan{LinkAttrs: a, Mode: netlink.IPVLAN_MODE_L3}
 			})
 		}},
-		{GroupLink, "802.1Q VLAN", false, "one veth pair per VLAN; no tags on the wire", "8021q", func() error {
+		{group: GroupLink, name: "802.1Q VLAN", required: false, instead: "one veth pair per VLAN; no tags on the wire", module: "8021q", try: func() error {
 			return tryOver(func(a netlink.LinkAttrs) netlink.Link { return &netlink.Vlan{LinkAttrs: a, VlanId: 42} })
 		}},
 		link("dummy", false, "a veth pair whose other end is down", "dummy", func(a netlink.LinkAttrs) netlink.Link {
@@ -169,7 +174,7 @@ func features() []feature {
 		link("VRF", false, "ip rules with a table each", "vrf", func(a netlink.LinkAttrs) netlink.Link {
 			return &netlink.Vrf{LinkAttrs: a, Table: 42}
 		}),
-		{GroupLink, "TUN and TAP", false, "", "tun", tryTUN},
+		{group: GroupLink, name: "TUN and TAP", required: false, instead: "", module: "tun", try: tryTUN},
 		link("GRE", false, "eBPF programs that put the same bytes on the wire", "ip_gre", func(a netlink.LinkAttrs) netlink.Link {
 			return &netlink.Gretun{LinkAttrs: a, Local: net.IPv4(127, 0, 0, 1), Remote: net.IPv4(127, 0, 0, 2)}
 		}),
@@ -182,7 +187,7 @@ func features() []feature {
 		link("WireGuard", false, "wireguard-go, in user space", "wireguard", func(a netlink.LinkAttrs) netlink.Link {
 			return &netlink.Wireguard{LinkAttrs: a}
 		}),
-		{GroupLink, "IPsec ESP", false, "strongSwan's user-space ESP", "esp4", tryESP},
+		{group: GroupLink, name: "IPsec ESP", required: false, instead: "strongSwan's user-space ESP", module: "esp4", try: tryESP},
 
 		qdisc("netem", "a relay in user space that delays, drops and reorders", func(a netlink.QdiscAttrs) netlink.Qdisc {
 			return netlink.NewNetem(a, netlink.NetemQdiscAttrs{Latency: 1000})
@@ -193,10 +198,10 @@ func features() []feature {
 		}),
 		qdisc("fq_codel", "the default queue", func(a netlink.QdiscAttrs) netlink.Qdisc { return netlink.NewFqCodel(a) }),
 
-		{GroupFilter, "nftables", true, "", "nf_tables", tryNftables},
-		{GroupFilter, "iptables over nftables", false, "nft rules shown in iptables' words", "nft_compat", tryIptablesNft},
-		{GroupFilter, "iptables legacy", false, "iptables over nftables", "iptable_filter", tryIptablesLegacy},
-		{GroupFilter, "connection tracking", false, "", "nf_conntrack_netlink", tryConntrack},
+		{group: GroupFilter, name: "nftables", required: true, instead: "", module: "nf_tables", try: tryNftables},
+		{group: GroupFilter, name: "iptables over nftables", required: false, instead: "nft rules shown in iptables' words", module: "nft_compat", try: tryIptablesNft},
+		{group: GroupFilter, name: "iptables legacy", required: false, instead: "iptables over nftables", module: "iptable_filter", try: tryIptablesLegacy},
+		{group: GroupFilter, name: "connection tracking", required: false, instead: "", module: "nf_conntrack_netlink", try: tryConntrack},
 	}
 }
 
@@ -235,7 +240,8 @@ func lowerLink() (netlink.Link, error) {
 	a := netlink.NewLinkAttrs()
 	a.Name, a.TxQLen = name, 1000
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: a, PeerName: "lower1"}); err != nil {
-		return nil, fmt.Errorf("no interface to try it on: %v", err) // not %w: says nothing about the feature
+		// Not wrapped: it says nothing about the feature that is being tried.
+		return nil, errors.New("no interface to try it on: " + err.Error())
 	}
 	return netlink.LinkByName(name)
 }
@@ -291,14 +297,12 @@ func tryMount(kind, data string) error {
 	if err := unix.Mount(kind, target, kind, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, data); err != nil {
 		if errors.Is(err, unix.EPERM) && (kind == "proc" || kind == "sysfs") {
 			// The kernel's way to say that the host's own is partly covered.
-			return fmt.Errorf("%w: the host's own /%s is masked; in Docker, run with --security-opt systempaths=unconfined (%v)", unix.EOPNOTSUPP, map[string]string{"proc": "proc", "sysfs": "sys"}[kind], err)
+			return fmt.Errorf("%w: the host's own %s is masked in part; in Docker, run with --security-opt systempaths=unconfined", unix.EOPNOTSUPP, kind)
 		}
 		return err
 	}
 	return unix.Unmount(target, unix.MNT_DETACH)
 }
-
-func tryProc() error { return tryMount("proc", "") }
 
 func tryOverlay() error {
 	dir, err := scratch()

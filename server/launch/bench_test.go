@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,5 +43,37 @@ func BenchmarkSandbox(b *testing.B) {
 		slices.Sort(ds)
 		b.ReportMetric(ds[len(ds)/2].Seconds()*1e3, "p50-ms-"+name)
 		b.ReportMetric(ds[len(ds)*95/100].Seconds()*1e3, "p95-ms-"+name)
+	}
+}
+
+// BenchmarkFifty starts fifty sandboxes at once and takes them down again.
+func BenchmarkFifty(b *testing.B) {
+	l := newLauncher(b, b.TempDir())
+	const labs = 50
+	for b.Loop() {
+		t0 := time.Now()
+		var wg sync.WaitGroup
+		for i := range labs {
+			wg.Go(func() {
+				id := fmt.Sprintf("lab-%d", i)
+				if _, err := l.Create(b.Context(), Request{ID: id}); err != nil {
+					b.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		b.ReportMetric(time.Since(t0).Seconds()*1e3, "ms-50-created")
+		t0 = time.Now()
+		for i := range labs {
+			id := fmt.Sprintf("lab-%d", i)
+			gone := l.Gone(id)
+			if err := l.Delete(b.Context(), id); err != nil {
+				b.Error(err)
+			}
+			wg.Go(func() { <-gone })
+		}
+		b.ReportMetric(time.Since(t0).Seconds()*1e3, "ms-50-delete-returned")
+		wg.Wait()
+		b.ReportMetric(time.Since(t0).Seconds()*1e3, "ms-50-gone")
 	}
 }

@@ -55,14 +55,15 @@ var controllers = []string{"memory", "pids", "cpu"}
 // that a caller can follow runtimes that use them all; those without a
 // controller of ours come last.
 func findHierarchies() ([]hierarchy, cgroupMode, error) {
-	own, err := ownCgroups()
+	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return nil, "", err
+		return nil, "", fmt.Errorf("cannot read the mount table: %w", err)
 	}
-	mounts, err := cgroupMounts()
+	cgroup, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
-		return nil, "", err
+		return nil, "", fmt.Errorf("cannot read the server's cgroups: %w", err)
 	}
+	own, mounts := ownCgroups(string(cgroup)), cgroupMounts(string(mountinfo))
 	var hs []hierarchy
 	v1, v2 := false, false
 	for _, m := range mounts {
@@ -83,17 +84,11 @@ func findHierarchies() ([]hierarchy, cgroupMode, error) {
 		if !ok {
 			continue
 		}
-		rel, err := filepath.Rel(m.root, path)
-		if err != nil || strings.HasPrefix(rel, "..") {
-			rel = "."
-		}
-		h.Parent = filepath.Join(m.dir, rel)
-		if m.v2 {
+		h.Parent = m.place(path)
+		if _, err := os.Stat(filepath.Join(m.dir, "cgroup.type")); m.v2 && errors.Is(err, os.ErrNotExist) {
+			// The true root may have processes beside groups; a session's or a
+			// service's own group may not.
 			h.Parent = m.dir
-			if _, err := os.Stat(filepath.Join(m.dir, "cgroup.type")); err == nil {
-				// Not the true root: stay below the group that we were given.
-				h.Parent = filepath.Join(m.dir, rel)
-			}
 		}
 		hs = append(hs, h)
 	}
@@ -152,21 +147,37 @@ func (h hierarchy) fillCpuset(dir string) error {
 	return writeCgroup(dir, "cgroup.clone_children", "1")
 }
 
+// enableControllers hands controllers down to a v2 group's children.
 func enableControllers(dir string, names []string) error {
 	for _, c := range names {
 		err := writeCgroup(dir, "cgroup.subtree_control", "+"+c)
 		if errors.Is(err, unix.EBUSY) {
-			// Processes may not live beside children with controllers: ours moves
-			// to a leaf of its own, then the parent may hand its controllers down.
-			leaf := filepath.Join(dir, "podlab-server")
-			if err = mkdirExisting(leaf); err == nil {
-				if err = writeCgroup(leaf, "cgroup.procs", strconv.Itoa(os.Getpid())); err == nil {
-					err = writeCgroup(dir, "cgroup.subtree_control", "+"+c)
-				}
+			// Processes may not live beside children with controllers. This is our
+			// container's own group: those in it move to a leaf.
+			if err = clearOut(dir); err == nil {
+				err = writeCgroup(dir, "cgroup.subtree_control", "+"+c)
 			}
 		}
 		if err != nil {
-			return fmt.Errorf("cannot hand controller %s down in cgroup %s (other processes may live there; run the server in a cgroup of its own): %w", c, dir, err)
+			return fmt.Errorf("cannot hand controller %s down in cgroup %s: %w", c, dir, err)
+		}
+	}
+	return nil
+}
+
+// clearOut moves the processes of a group into a leaf below it.
+func clearOut(dir string) error {
+	leaf := filepath.Join(dir, "podlab-server")
+	if err := mkdirExisting(leaf); err != nil {
+		return err
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return err
+	}
+	for _, pid := range strings.Fields(string(b)) {
+		if err := writeCgroup(leaf, "cgroup.procs", pid); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
 		}
 	}
 	return nil
@@ -391,14 +402,20 @@ type cgroupMount struct {
 	controllers []string
 }
 
-// cgroupMounts reads /proc/thread-self/mountinfo (proc_pid_mountinfo(5)).
-func cgroupMounts() ([]cgroupMount, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the mount table: %w", err)
+// place is the directory of a group in the mount. A group outside of what is
+// mounted (as in a container without a cgroup namespace) is at the mount itself.
+func (m cgroupMount) place(group string) string {
+	rel, err := filepath.Rel(m.root, group)
+	if err != nil || strings.HasPrefix(rel, "..") {
+		rel = "."
 	}
+	return filepath.Join(m.dir, rel)
+}
+
+// cgroupMounts finds the hierarchies in a mountinfo (proc_pid_mountinfo(5)).
+func cgroupMounts(mountinfo string) []cgroupMount {
 	var ms []cgroupMount
-	for line := range strings.Lines(string(b)) {
+	for line := range strings.Lines(mountinfo) {
 		left, right, ok := strings.Cut(line, " - ")
 		l, r := strings.Fields(left), strings.Fields(right)
 		if !ok || len(l) < 5 || len(r) < 3 {
@@ -418,7 +435,7 @@ func cgroupMounts() ([]cgroupMount, error) {
 			ms = append(ms, m)
 		}
 	}
-	return ms, nil
+	return ms
 }
 
 func isController(option string) bool {
@@ -429,14 +446,11 @@ func isController(option string) bool {
 	return !strings.HasPrefix(option, "release_agent=")
 }
 
-// ownCgroups maps sorted controller lists ("" is v2) to this process's group.
-func ownCgroups() (map[string]string, error) {
-	b, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the server's cgroups: %w", err)
-	}
+// ownCgroups maps sorted controller lists ("" is v2) to a process's group, from
+// its /proc/PID/cgroup.
+func ownCgroups(cgroup string) map[string]string {
 	own := map[string]string{}
-	for line := range strings.Lines(string(b)) {
+	for line := range strings.Lines(cgroup) {
 		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if len(f) != 3 {
 			continue
@@ -445,5 +459,5 @@ func ownCgroups() (map[string]string, error) {
 		slices.Sort(names)
 		own[strings.Join(names, ",")] = f[2]
 	}
-	return own, nil
+	return own
 }

@@ -35,8 +35,7 @@ func (l *Launcher) filterCache() (string, error) {
 		return "", fmt.Errorf("cannot read %s: %w", l.runtime.path, err)
 	}
 	h := sha256.New()
-	fmt.Fprintln(h, l.runtime.path, st.Size, st.Mtim, runtime.GOARCH)
-	h.Write(b)
+	h.Write(fmt.Append(b, l.runtime.path, st.Size, st.Mtim, runtime.GOARCH))
 	return filepath.Join(l.opt.Data, "seccomp-"+hex.EncodeToString(h.Sum(nil)[:8])+".bpf"), nil
 }
 

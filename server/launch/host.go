@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -51,17 +52,13 @@ func FindCgroups() (Cgroups, error) {
 }
 
 func tryGroup(h hierarchy, name string) error {
-	g := labCgroup{Dir: filepath.Join(h.Parent, name, "try"), V2: h.V2, Controllers: h.limits()}
-	defer unix.Rmdir(filepath.Join(h.Parent, name)) // empty by then, or reported below
-	if err := h.prepare(name); err != nil {
-		return err
+	all := labCgroup{Dir: filepath.Join(h.Parent, name)}
+	g := labCgroup{Dir: filepath.Join(all.Dir, "try"), V2: h.V2, Controllers: h.limits()}
+	err := h.prepare(name)
+	if err == nil {
+		err = g.make(DefaultLimits())
 	}
-	l := DefaultLimits()
-	if err := g.make(l); err != nil {
-		_ = g.remove() // the first error says more
-		return err
-	}
-	return g.remove()
+	return errors.Join(err, all.remove())
 }
 
 // MemoryLimit is what the server's own cgroup may use, labs included.

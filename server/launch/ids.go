@@ -36,15 +36,19 @@ func (l *Launcher) freeSlotLocked() (uint32, error) {
 // It is kept, since the next lab with these ids can use it again.
 func (l *Launcher) userNamespace(base uint32) (*os.File, error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if f, ok := l.users[base]; ok {
+	f, ok := l.users[base]
+	l.mu.Unlock()
+	if ok {
 		return f, nil
 	}
+	// The range is one sandbox's alone, so nobody else makes it meanwhile.
 	f, err := newUserNamespace(base)
 	if err != nil {
 		return nil, err
 	}
+	l.mu.Lock()
 	l.users[base] = f
+	l.mu.Unlock()
 	return f, nil
 }
 

@@ -79,7 +79,7 @@ func standInSpawner() {
 			cmd := exec.Command("/bin/sh", "-c", line)
 			cmd.Stdout, cmd.Stderr = c, c
 			if err := cmd.Run(); err != nil {
-				fmt.Fprintf(c, "\n[%v]", err)
+				_, _ = fmt.Fprintf(c, "\n[%v]", err) // to whoever still listens
 			}
 		}()
 	}

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -180,7 +179,7 @@ func bootID() (string, error) {
 func describe(ws unix.WaitStatus) string {
 	switch {
 	case ws.Signaled():
-		return "killed by " + unix.SignalName(syscall.Signal(ws.Signal()))
+		return "killed by " + unix.SignalName(ws.Signal())
 	case ws.Exited():
 		return fmt.Sprintf("exit status %d", ws.ExitStatus())
 	default:

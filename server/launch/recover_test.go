@@ -244,7 +244,6 @@ func killedAt(t *testing.T, what string, number int) bool {
 		return strings.HasPrefix(line, "at ")
 	})
 	l, have := recoverAll(t, data)
-	defer l.Close()
 	if sb := have["kept"]; sb.State != StateRunning || sb.Ended != nil {
 		t.Errorf("%s %s: the bystander is %+v, want running", what, at, sb)
 	} else if got := in(t, l, "kept", "echo alive"); got != "alive\n" {

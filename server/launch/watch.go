@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -169,7 +170,7 @@ func tail(path string, n int64) string {
 	from := max(0, st.Size()-n)
 	b := make([]byte, st.Size()-from)
 	m, err := f.ReadAt(b, from)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return ""
 	}
 	s := string(b[:m])

@@ -9,7 +9,9 @@ import (
 	"os/signal"
 	"syscall"
 
+	"podlab/lab/agent"
 	"podlab/server/cli"
+	"podlab/server/launch"
 )
 
 // version is set when the binary is built.
@@ -20,6 +22,10 @@ func main() {
 }
 
 func run() int {
+	// PID 1 of a sandbox: the command that only the launcher gives.
+	if len(os.Args) == 2 && os.Args[1] == launch.AgentCommand {
+		return agent.Main(version)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	env := cli.Env{

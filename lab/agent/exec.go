@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/gorilla/websocket"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -97,7 +98,8 @@ func (s *socket) serveExec(w http.ResponseWriter, r *http.Request) {
 			wg.Go(func() { copyChannel(c, channelStderr, errs) })
 		}
 		code := p.Wait()
-		p.Kill() // what it left in the background holds the outputs open
+		drain(&wg)
+		p.Kill() // what it left in the background may hold the outputs open
 		wg.Wait()
 		status, err := json.Marshal(exitStatus(code))
 		if err != nil {
@@ -105,6 +107,23 @@ func (s *socket) serveExec(w http.ResponseWriter, r *http.Request) {
 		}
 		return c.write(websocket.BinaryMessage, append([]byte{channelStatus}, status...))
 	})
+}
+
+// drainWait is how long the outputs of a command that has ended may stay open:
+// something that it left in the background holds them.
+const drainWait = 200 * time.Millisecond
+
+// drain waits until the outputs were read to their end, at most drainWait.
+func drain(outputs *sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() {
+		outputs.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(drainWait):
+	}
 }
 
 // execInput returns the reader of frames for a command.

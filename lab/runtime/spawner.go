@@ -25,6 +25,9 @@ const spawnTimeout = 20 * time.Second
 type spawner struct {
 	proc *os.Process
 
+	// caps are the capabilities that the sandbox has: no process gets others.
+	caps uint64
+
 	mu   sync.Mutex
 	sock int
 	last uint32
@@ -58,11 +61,39 @@ func startSpawner(hidden []string) (*spawner, error) {
 		unix.Close(pair[0])
 		return nil, fmt.Errorf("cannot start the spawner: %w", err)
 	}
+	caps, err := ownCapabilities()
+	if err != nil {
+		return nil, errors.Join(err, proc.Kill())
+	}
 	timeout := unix.NsecToTimeval(int64(spawnTimeout))
 	if err := unix.SetsockoptTimeval(pair[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot set the spawner's time limit: %w", err), proc.Kill())
 	}
-	return &spawner{proc: proc, sock: pair[0]}, nil
+	return &spawner{proc: proc, caps: caps, sock: pair[0]}, nil
+}
+
+// ownCapabilities are this process's permitted ones (capget(2)).
+func ownCapabilities() (uint64, error) {
+	var data [2]unix.CapUserData
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return 0, fmt.Errorf("cannot read this process's capabilities: %w", err)
+	}
+	return uint64(data[1].Permitted)<<32 | uint64(data[0].Permitted), nil
+}
+
+// bound takes what the sandbox does not have out of the capabilities of ops.
+func (s *spawner) bound(ops []op) {
+	for i := range ops {
+		if o := &ops[i]; o.code == opCaps {
+			if o.a != keep {
+				o.a &= int64(s.caps)
+			}
+			if o.b != keep {
+				o.b &= int64(s.caps)
+			}
+		}
+	}
 }
 
 // embeddedProgram puts a program of spawn/bin into a sealed memory file.
@@ -75,7 +106,14 @@ func embeddedProgram(name string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a memory file for %s: %w", name, err)
 	}
-	f := os.NewFile(uintptr(fd), name)
+	// A number that the child's own descriptors do not take: it runs the
+	// program by this number after they are in their places.
+	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 16)
+	unix.Close(fd)
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a memory file for %s: %w", name, err)
+	}
+	f := os.NewFile(uintptr(high), name)
 	if _, err := f.Write(text); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("cannot fill the memory file of %s: %w", name, err)
@@ -139,6 +177,7 @@ func (s *spawner) clone(r request, status int) (spawned, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last++
+	s.bound(r.ops)
 	msg, err := encode(s.last, r.flags, r.pidns, r.ops)
 	if err != nil {
 		return spawned{}, err

@@ -15,6 +15,9 @@ import (
 	"podlab/lab/agentapi"
 )
 
+// AgentCommand is podlab's command that runs as PID 1 of a sandbox.
+const AgentCommand = "agent"
+
 // Where things are inside the sandbox, beside agentapi's.
 const programPath = "/usr/bin/podlab"
 
@@ -62,7 +65,7 @@ func (l *Launcher) spec(sb *sandbox) (*specs.Spec, error) {
 		Hostname: sb.id,
 		Root:     &specs.Root{Path: stageRoot, Readonly: true},
 		Process: &specs.Process{
-			Args: []string{programPath, "agent"},
+			Args: []string{programPath, AgentCommand},
 			Cwd:  "/",
 			Env: []string{
 				"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"podlab/exercises"
 	"podlab/server/app"
 	"podlab/server/grade"
 	"podlab/server/launch"
@@ -26,6 +25,7 @@ func serveCommand(env *Env) *cobra.Command {
 	}
 	var logFormat, logLevel string
 	var proxies []string
+	var exerciseDir string
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
@@ -51,7 +51,7 @@ the labs running; the next server finds them again.`,
 			if err != nil {
 				return err
 			}
-			return serve(c.Context(), env, config, log)
+			return serve(c.Context(), env, config, exerciseDir, log)
 		},
 	}
 	f := c.Flags()
@@ -71,6 +71,7 @@ the labs running; the next server finds them again.`,
 	f.Int64Var(&config.LabPIDs, "lab-pids", 0, "most processes of one lab; 0 is the launcher's default")
 	f.Float64Var(&config.LabCPUs, "lab-cpus", 0, "CPU of one lab, in cores; 0 is the launcher's default")
 	f.DurationVar(&config.ShutdownTimeout, "shutdown-timeout", config.ShutdownTimeout, "most time to finish requests at the end")
+	f.StringVar(&exerciseDir, "exercises", "", "folder of exercises, in place of those built in")
 	f.StringVar(&logFormat, "log-format", "text", "text or json")
 	f.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error; debug has a line for each request")
 	return c
@@ -92,11 +93,11 @@ func newLog(env *Env, format, level string) (*slog.Logger, error) {
 }
 
 // serve wires the real parts together.
-func serve(ctx context.Context, env *Env, config app.Config, log *slog.Logger) error {
+func serve(ctx context.Context, env *Env, config app.Config, exerciseDir string, log *slog.Logger) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("cannot serve: root is needed to start sandboxes; run it as root or in the container image")
 	}
-	course, err := exercises.Embedded()
+	course, err := loadCourse(exerciseDir)
 	if err != nil {
 		return fmt.Errorf("cannot load the exercises: %w", err)
 	}

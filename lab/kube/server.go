@@ -99,6 +99,9 @@ func New(cfg Config) (*Server, error) {
 		if store, err = memstore.Open(cfg.Journal, cfg.Limits); err != nil {
 			return nil, err
 		}
+		if n := store.Torn(); n > 0 {
+			cfg.Log.Warn("the journal ended in the middle of a write, which is lost", "bytes", n)
+		}
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Log, store: store, fresh: store.Len() == 0, kinds: map[schema.GroupVersionKind]servedKind{},

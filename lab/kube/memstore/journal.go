@@ -45,10 +45,17 @@ type record struct {
 
 type journal struct {
 	path string
-	f    *os.File
+	f    file
 	size int64
+	torn int64 // bytes that were cut off at the start
 	next int64 // no compaction below this size
 	buf  []byte
+}
+
+// file is what the journal writes to: an *os.File.
+type file interface {
+	io.WriteCloser
+	Truncate(size int64) error
 }
 
 // openJournal reads the journal at path, gives every whole record to apply,
@@ -59,15 +66,15 @@ func openJournal(path string, apply func(record)) (*journal, error) {
 		return nil, fmt.Errorf("cannot open journal: %w", err)
 	}
 	j := &journal{path: path, f: f}
-	if err := j.load(apply); err != nil {
+	if err := j.load(f, apply); err != nil {
 		_ = f.Close()
 		return nil, err
 	}
 	return j, nil
 }
 
-func (j *journal) load(apply func(record)) error {
-	data, err := io.ReadAll(j.f)
+func (j *journal) load(f *os.File, apply func(record)) error {
+	data, err := io.ReadAll(f)
 	if err != nil {
 		return fmt.Errorf("cannot read journal %s: %w", j.path, err)
 	}
@@ -87,11 +94,12 @@ func (j *journal) load(apply func(record)) error {
 		apply(r)
 		good += n
 	}
-	if err := j.f.Truncate(int64(good)); err != nil {
+	j.torn = int64(len(data) - good)
+	if err := f.Truncate(int64(good)); err != nil {
 		return fmt.Errorf("cannot cut the torn end of journal %s: %w", j.path, err)
 	}
 	if good == 0 {
-		n, err := j.f.WriteString(journalMagic)
+		n, err := f.WriteString(journalMagic)
 		if err != nil {
 			return fmt.Errorf("cannot write journal %s: %w", j.path, err)
 		}

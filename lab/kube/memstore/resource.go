@@ -287,13 +287,7 @@ func (r *Resource) CompactRevision() int64 {
 }
 
 func (r *Resource) key(key string, recursive bool) (string, error) {
-	if !strings.HasPrefix(key, "/") {
-		key = "/" + key
-	}
-	if recursive && !strings.HasSuffix(key, "/") {
-		key += "/"
-	}
-	return storage.PrepareKey(strings.TrimSuffix(r.table.prefix, "/"), key, recursive)
+	return storage.PrepareKey(r.table.prefix, key, recursive)
 }
 
 func (r *Resource) encode(obj runtime.Object) ([]byte, error) {

@@ -57,6 +57,7 @@ type Store struct {
 
 	mu        sync.Mutex
 	rv        uint64 // of the latest change; etcd too starts at 1
+	opened    uint64 // rv when the store was made from its journal
 	resources map[string]*table
 	objects   int // without expiring ones
 	bytes     int
@@ -116,7 +117,7 @@ func Open(path string, limits Limits) (*Store, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.journal = j
+	s.journal, s.opened = j, s.rv
 	for _, t := range s.resources {
 		t.compacted, t.window, t.bytes = s.rv, nil, 0
 	}
@@ -144,6 +145,17 @@ func (s *Store) Close() error {
 	return s.journal.close()
 }
 
+// Torn is how many bytes at the journal's end were no whole record: what the
+// agent was writing when it died.
+func (s *Store) Torn() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.journal == nil {
+		return 0
+	}
+	return s.journal.torn
+}
+
 // Revision is the resource version of the latest change.
 func (s *Store) Revision() uint64 {
 	s.mu.Lock()
@@ -165,7 +177,7 @@ func (s *Store) Len() int {
 func (s *Store) tableLocked(prefix string) *table {
 	t := s.resources[prefix]
 	if t == nil {
-		t = &table{prefix: prefix, entries: map[string]*entry{}, changed: make(chan struct{}), compacted: s.rv}
+		t = &table{prefix: prefix, entries: map[string]*entry{}, changed: make(chan struct{}), compacted: s.opened}
 		s.resources[prefix] = t
 	}
 	return t

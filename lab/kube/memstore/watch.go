@@ -18,7 +18,10 @@ import (
 // version that it is up to date with; the real watch cache does it each minute.
 const bookmarkEvery = time.Minute
 
-// watcher delivers the changes after a version. It keeps no queue: it reads the
+// watchBuffer are the events decoded ahead of a reader.
+const watchBuffer = 16
+
+// watcher delivers the changes after a version. It keeps no long queue: it reads the
 // resource's window from where it stands, so a slow reader costs nothing, and
 // one that falls out of the window is told so and closed.
 type watcher struct {
@@ -56,7 +59,7 @@ func (r *Resource) Watch(ctx context.Context, key string, opts storage.ListOptio
 	case rv > r.store.Revision():
 		return nil, futureError(rv, r.store.Revision())
 	}
-	w := &watcher{r: r, prefix: prefix, pred: opts.Predicate, result: make(chan watch.Event), done: make(chan struct{})}
+	w := &watcher{r: r, prefix: prefix, pred: opts.Predicate, result: make(chan watch.Event, watchBuffer), done: make(chan struct{})}
 	ctx, w.cancel = context.WithCancel(ctx)
 	endMark := initial && opts.SendInitialEvents != nil && opts.Predicate.AllowWatchBookmarks
 	go w.run(ctx, entries, rv, endMark)

@@ -6,5 +6,6 @@ import "github.com/spf13/cobra"
 func partCommands(env *Env) []*cobra.Command {
 	return []*cobra.Command{
 		exerciseCommand(env),
+		doctorCommand(env), doctorProbeCommand(),
 	}
 }

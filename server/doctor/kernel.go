@@ -37,6 +37,9 @@ type feature struct {
 	fix string
 }
 
+// unused stands where a replacement will, once a lesson needs the feature.
+const unused = "nothing, as no lesson uses it yet"
+
 // unmask is what lets a container's user namespaces mount their own.
 const unmask = "leave the host's /proc and /sys uncovered: in Docker, --security-opt systempaths=unconfined"
 
@@ -148,60 +151,60 @@ func features() []feature {
 			return &netlink.Veth{LinkAttrs: a, PeerName: "peer0"}
 		}),
 		link("bridge", true, "", "bridge", func(a netlink.LinkAttrs) netlink.Link { return &netlink.Bridge{LinkAttrs: a} }),
-		link("bridge VLAN filtering", false, "one bridge per VLAN", "", func(a netlink.LinkAttrs) netlink.Link {
+		link("bridge VLAN filtering", false, unused, "", func(a netlink.LinkAttrs) netlink.Link {
 			on := true
 			return &netlink.Bridge{LinkAttrs: a, VlanFiltering: &on}
 		}),
 		link("vxlan", true, "", "vxlan", func(a netlink.LinkAttrs) netlink.Link {
 			return &netlink.Vxlan{LinkAttrs: a, VxlanId: 42, Port: 4789}
 		}),
-		{group: GroupLink, name: "macvlan", required: false, instead: "veth and a bridge", module: "macvlan", try: func() error {
+		{group: GroupLink, name: "macvlan", required: false, instead: unused, module: "macvlan", try: func() error {
 			return tryOver(func(a netlink.LinkAttrs) netlink.Link {
 				return &netlink.Macvlan{LinkAttrs: a, Mode: netlink.MACVLAN_MODE_BRIDGE}
 			})
 		}},
-		{group: GroupLink, name: "ipvlan", required: false, instead: "macvlan", module: "ipvlan", try: func() error {
+		{group: GroupLink, name: "ipvlan", required: false, instead: unused, module: "ipvlan", try: func() error {
 			return tryOver(func(a netlink.LinkAttrs) netlink.Link {
 				return &netlink.IPVlan{LinkAttrs: a, Mode: netlink.IPVLAN_MODE_L3}
 			})
 		}},
-		{group: GroupLink, name: "802.1Q VLAN", required: false, instead: "one veth pair per VLAN; no tags on the wire", module: "8021q", try: func() error {
+		{group: GroupLink, name: "802.1Q VLAN", required: false, instead: unused, module: "8021q", try: func() error {
 			return tryOver(func(a netlink.LinkAttrs) netlink.Link { return &netlink.Vlan{LinkAttrs: a, VlanId: 42} })
 		}},
-		link("dummy", false, "a veth pair whose other end is down", "dummy", func(a netlink.LinkAttrs) netlink.Link {
+		link("dummy", false, unused, "dummy", func(a netlink.LinkAttrs) netlink.Link {
 			return &netlink.Dummy{LinkAttrs: a}
 		}),
-		link("VRF", false, "ip rules with a table each", "vrf", func(a netlink.LinkAttrs) netlink.Link {
+		link("VRF", false, unused, "vrf", func(a netlink.LinkAttrs) netlink.Link {
 			return &netlink.Vrf{LinkAttrs: a, Table: 42}
 		}),
-		{group: GroupLink, name: "TUN and TAP", required: false, instead: "", module: "tun", try: tryTUN},
-		link("GRE", false, "eBPF programs that put the same bytes on the wire", "ip_gre", func(a netlink.LinkAttrs) netlink.Link {
+		{group: GroupLink, name: "TUN and TAP", required: false, instead: unused, module: "tun", try: tryTUN},
+		link("GRE", false, unused, "ip_gre", func(a netlink.LinkAttrs) netlink.Link {
 			return &netlink.Gretun{LinkAttrs: a, Local: net.IPv4(127, 0, 0, 1), Remote: net.IPv4(127, 0, 0, 2)}
 		}),
-		link("IPIP", false, "eBPF programs that put the same bytes on the wire", "ipip", func(a netlink.LinkAttrs) netlink.Link {
+		link("IPIP", false, unused, "ipip", func(a netlink.LinkAttrs) netlink.Link {
 			return &netlink.Iptun{LinkAttrs: a, Local: net.IPv4(127, 0, 0, 1), Remote: net.IPv4(127, 0, 0, 2), Link: uint32(underlay())}
 		}),
-		link("geneve", false, "vxlan", "geneve", func(a netlink.LinkAttrs) netlink.Link {
+		link("geneve", false, unused, "geneve", func(a netlink.LinkAttrs) netlink.Link {
 			return &netlink.Geneve{LinkAttrs: a, ID: 42, Remote: net.IPv4(127, 0, 0, 2)}
 		}),
-		link("WireGuard", false, "wireguard-go, in user space", "wireguard", func(a netlink.LinkAttrs) netlink.Link {
+		link("WireGuard", false, unused, "wireguard", func(a netlink.LinkAttrs) netlink.Link {
 			return &netlink.Wireguard{LinkAttrs: a}
 		}),
-		{group: GroupLink, name: "IPsec ESP", required: false, instead: "strongSwan's user-space ESP", module: "esp4", try: tryESP},
+		{group: GroupLink, name: "IPsec ESP", required: false, instead: unused, module: "esp4", try: tryESP},
 
-		qdisc("netem", "a relay in user space that delays, drops and reorders", func(a netlink.QdiscAttrs) netlink.Qdisc {
+		qdisc("netem", unused, func(a netlink.QdiscAttrs) netlink.Qdisc {
 			return netlink.NewNetem(a, netlink.NetemQdiscAttrs{Latency: 1000})
 		}),
-		qdisc("htb", "tbf", func(a netlink.QdiscAttrs) netlink.Qdisc { return netlink.NewHtb(a) }),
-		qdisc("tbf", "htb", func(a netlink.QdiscAttrs) netlink.Qdisc {
+		qdisc("htb", unused, func(a netlink.QdiscAttrs) netlink.Qdisc { return netlink.NewHtb(a) }),
+		qdisc("tbf", unused, func(a netlink.QdiscAttrs) netlink.Qdisc {
 			return &netlink.Tbf{QdiscAttrs: a, Rate: 1 << 20, Limit: 1 << 16, Buffer: 1 << 16}
 		}),
-		qdisc("fq_codel", "the default queue", func(a netlink.QdiscAttrs) netlink.Qdisc { return netlink.NewFqCodel(a) }),
+		qdisc("fq_codel", unused, func(a netlink.QdiscAttrs) netlink.Qdisc { return netlink.NewFqCodel(a) }),
 
 		{group: GroupFilter, name: "nftables", required: true, instead: "", module: "nf_tables", try: tryNftables},
-		{group: GroupFilter, name: "iptables over nftables", required: false, instead: "nft rules shown in iptables' words", module: "nft_compat", try: tryIptablesNft},
+		{group: GroupFilter, name: "iptables over nftables", required: false, instead: unused, module: "nft_compat", try: tryIptablesNft},
 		{group: GroupFilter, name: "iptables legacy", required: false, instead: "iptables over nftables", module: "iptable_filter", try: tryIptablesLegacy},
-		{group: GroupFilter, name: "connection tracking", required: false, instead: "", module: "nf_conntrack_netlink", try: tryConntrack},
+		{group: GroupFilter, name: "connection tracking", required: false, instead: unused, module: "nf_conntrack_netlink", try: tryConntrack},
 	}
 }
 

@@ -16,7 +16,7 @@ func programChecks() []Check {
 	btf := Check{Group: GroupProgram, Name: "BTF", State: Works, Found: "/sys/kernel/btf/vmlinux"}
 	if _, err := os.Stat(btf.Found); err != nil {
 		btf.State, btf.Found = Absent, err.Error()
-		btf.Instead = "tables without drop reasons"
+		btf.Instead = unused
 		btf.Fix = "use a kernel built with CONFIG_DEBUG_INFO_BTF"
 	}
 	done := make(chan error, 1)
@@ -30,7 +30,7 @@ func programChecks() []Check {
 		if errors.Is(err, unix.EINVAL) {
 			tcx.State = Absent // kernels before 6.6 do not know the attach type
 		}
-		tcx.Instead, tcx.Fix = "clsact and cls_bpf", "use Linux 6.6 or later"
+		tcx.Instead, tcx.Fix = unused, "use Linux 6.6 or later"
 	}
 	return []Check{btf, tcx}
 }

@@ -173,13 +173,21 @@ func (h *Handle) sendLocked(ops []plan.Op, peers Peers) (map[int]error, error) {
 	h.buf.buf = h.buf.buf[:0]
 	// The numbers are taken first: to look up a link takes one of its own.
 	first := h.sock.seq + 1
-	last := h.sock.seq + uint32(len(ops))
-	h.sock.seq = last
+	h.sock.seq += uint32(len(ops))
+	last := uint32(0)
 	for i, op := range ops {
-		if err := h.encodeLocked(&h.buf, first+uint32(i), op, peers); err != nil {
+		err := h.encodeLocked(&h.buf, first+uint32(i), op, peers)
+		if err != nil && removes(op) && isGone(err) {
+			continue // its link is gone, and it with the link
+		}
+		if err != nil {
 			return nil, fmt.Errorf("cannot run %q: %w", op, err)
 		}
 		h.buf.end()
+		last = first + uint32(i)
+	}
+	if last == 0 {
+		return nil, nil
 	}
 	h.buf.acknowledge()
 	errs, err := h.sock.do(&h.buf, first, last)
@@ -193,16 +201,20 @@ func (h *Handle) sendLocked(ops []plan.Op, peers Peers) (map[int]error, error) {
 	return failed, nil
 }
 
-// indexTaken says whether nothing was done because somebody else has a link
-// with the index that was chosen for the first op's.
+// indexTaken says whether nothing was done, perhaps because somebody else has
+// a link with the index that was chosen for the first op's; or with its name:
+// the kernel's answer is the same (older kernels: EBUSY).
 func (h *Handle) indexTaken(ops []plan.Op, failed map[int]error) bool {
-	return h.next != 0 && len(failed) == len(ops) && errors.Is(failed[0], unix.EBUSY)
+	return h.next != 0 && len(failed) == len(ops) &&
+		(errors.Is(failed[0], unix.EEXIST) || errors.Is(failed[0], unix.EBUSY))
 }
 
 // removes says whether an op takes something away, so that its absence is as
 // good as done.
 func removes(op plan.Op) bool {
-	switch op.(type) {
+	switch o := op.(type) {
+	case plan.Hairpin:
+		return !o.On
 	case plan.DelLink, plan.DelAddr, plan.DelRoute, plan.DelNeigh, plan.DelFDB, plan.LinkDown:
 		return true
 	}

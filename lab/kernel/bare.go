@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -119,12 +120,13 @@ func finish(s *socket, b *batch, first, last uint32) error {
 
 // Close lets go of the node and the pods.
 func (p *BarePods) Close() error {
+	errs := []error{p.node.Close()}
 	for _, s := range p.sockets {
-		s.close()
+		errs = append(errs, s.close())
 	}
 	for _, fd := range p.files {
-		unix.Close(fd)
+		errs = append(errs, unix.Close(fd))
 	}
 	p.sockets, p.files = nil, nil
-	return p.node.Close()
+	return errors.Join(errs...)
 }

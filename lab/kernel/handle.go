@@ -56,7 +56,7 @@ func New(birth func() error) (*Handle, error) {
 	})
 	if err != nil {
 		if h.sock != nil {
-			h.sock.close()
+			err = errors.Join(err, h.sock.close())
 		}
 		return nil, err
 	}

@@ -198,11 +198,11 @@ func parseRoute(b []byte) []Route {
 	r.Scope = scopeName(b[6])
 	r.Type = routeTypeName(kind)
 	r.OnLink = order.Uint32(b[8:])&unix.RTNH_F_ONLINK != 0
-	any := netip.IPv4Unspecified()
+	all := netip.IPv4Unspecified()
 	if fam == unix.AF_INET6 {
-		any = netip.IPv6Unspecified()
+		all = netip.IPv6Unspecified()
 	}
-	r.Dst = netip.PrefixFrom(any, 0)
+	r.Dst = netip.PrefixFrom(all, 0)
 	var hops []byte
 	eachAttr(b[unix.SizeofRtMsg:], func(attr uint16, v []byte) {
 		switch attr {

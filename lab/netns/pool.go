@@ -16,7 +16,7 @@ const quiet = 20 * time.Millisecond
 // after the other in the background: namespaces are made under a lock of the
 // whole host, so more makers would only hold up the neighbours.
 type Pool[T any] struct {
-	make func() (T, error)
+	fill func() (T, error) // makes one
 	drop func(T)
 
 	ready chan T
@@ -27,12 +27,12 @@ type Pool[T any] struct {
 	once  sync.Once
 }
 
-// NewPool returns a pool of up to size things and starts to fill it. make is
+// NewPool returns a pool of up to size things and starts to fill it. fill is
 // called by one goroutine of the pool, or by Take when the pool is empty; drop
 // ends a thing that nobody took.
-func NewPool[T any](size int, make_ func() (T, error), drop func(T)) *Pool[T] {
+func NewPool[T any](size int, fill func() (T, error), drop func(T)) *Pool[T] {
 	p := &Pool[T]{
-		make: make_, drop: drop,
+		fill: fill, drop: drop,
 		ready: make(chan T, size),
 		stop:  make(chan struct{}),
 		taken: make(chan struct{}, 1),
@@ -85,7 +85,7 @@ func (p *Pool[T]) refill() {
 			return
 		default:
 		}
-		t, err := p.make()
+		t, err := p.fill()
 		if err != nil {
 			return
 		}
@@ -107,7 +107,7 @@ func (p *Pool[T]) Take(ctx context.Context) (T, error) {
 		}
 		return t, nil
 	default:
-		return p.make()
+		return p.fill()
 	}
 }
 

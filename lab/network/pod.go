@@ -120,20 +120,23 @@ func (n *Network) AddPod(ctx context.Context, ref PodRef, ns *netns.NS, opts Add
 	}
 	a := &addition{n: n, ref: ref, id: plan.PodID(ref.Namespace, ref.Name), clock: newClock(ref, "create", opts.Step)}
 	if err := a.call(ns); err != nil {
-		return PodNet{}, a.clock.end(4, "CNI ADD", "", err)
+		a.clock.end(4, "CNI ADD", "", err)
+		return PodNet{}, err
 	}
 	a.clock.end(4, "CNI ADD", fmt.Sprintf("flavour %s on %s", n.cfg.Spec.CNI, ref.Node), nil)
 
 	t := n.begin(ref.String())
 	if err := a.plugIn(ctx, t, opts.IPs); err != nil {
 		a.takeBack(t)
-		return PodNet{}, a.clock.end(5, "addresses and interface", "", err)
+		a.clock.end(5, "addresses and interface", "", err)
+		return PodNet{}, err
 	}
 	a.clock.end(5, "addresses and interface", fmt.Sprintf("%s on %s", join(a.net.IPs), a.net.Link), nil)
 
 	if err := t.apply(ctx, n.flavour.Routes(a.plan)); err != nil {
 		a.takeBack(t)
-		return PodNet{}, a.clock.end(6, "routes", "", err)
+		a.clock.end(6, "routes", "", err)
+		return PodNet{}, err
 	}
 	a.clock.end(6, "routes", "default via "+join(a.net.Gateways), nil)
 	t.success()
@@ -264,8 +267,8 @@ func newClock(ref PodRef, course string, tell func(lab.StepEvent)) *clock {
 	return &clock{pod: ref.String(), course: course, tell: tell, start: time.Now()}
 }
 
-// end ends a step, begins the next, and returns err.
-func (c *clock) end(number int, name, detail string, err error) error {
+// end ends a step, failed if err is not nil, and begins the next.
+func (c *clock) end(number int, name, detail string, err error) {
 	now := time.Now()
 	e := lab.StepEvent{
 		Pod: c.pod, Course: c.course, Number: number, Name: name, Detail: detail,
@@ -278,7 +281,6 @@ func (c *clock) end(number int, name, detail string, err error) error {
 	if c.tell != nil {
 		c.tell(e)
 	}
-	return err
 }
 
 func join(addrs []netip.Addr) string {

@@ -298,12 +298,14 @@ func (o AddFDB) Inverse() Op { return DelFDB(o) }
 func (o DelFDB) Inverse() Op { return AddFDB(o) }
 
 // MAC returns the address that a lab's interface with this IP address has:
-// 0a:58 (locally administered) and the last four bytes of the address, so that
-// a learner sees in a capture whose it is.
+// 0a:58 (locally administered) and the IPv4 address, so that a learner sees in
+// a capture whose it is; or the four words of the IPv6 address, XORed.
 func MAC(addr netip.Addr) string {
-	b := addr.AsSlice()
-	b = b[len(b)-4:]
-	return net.HardwareAddr{0x0a, 0x58, b[0], b[1], b[2], b[3]}.String()
+	mac := net.HardwareAddr{0x0a, 0x58, 0, 0, 0, 0}
+	for i, b := range addr.AsSlice() {
+		mac[2+i%4] ^= b
+	}
+	return mac.String()
 }
 
 // opt is a command's option with its value, or nothing without a value.

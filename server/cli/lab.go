@@ -143,6 +143,9 @@ one of a manifest (at most one document of kind Lab, and Kubernetes documents).`
 			if len(args) == 1 {
 				in.Name = args[0]
 			}
+			if file != "" && in.Exercise != "" {
+				return usagef("give either --exercise or -f, not both")
+			}
 			if file != "" {
 				b, err := readFile(env, file)
 				if err != nil {
@@ -179,7 +182,6 @@ one of a manifest (at most one document of kind Lab, and Kubernetes documents).`
 	c.Flags().StringVar(&in.Exercise, "exercise", "", "id of an exercise")
 	c.Flags().StringVarP(&file, "file", "f", "", "manifest, - for standard input")
 	c.Flags().BoolVar(&noWait, "no-wait", false, "return at once")
-	c.MarkFlagsMutuallyExclusive("exercise", "file")
 	out.add(c)
 	return c
 }

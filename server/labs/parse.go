@@ -40,6 +40,10 @@ func ParseManifest(text string) (lab.Lab, string, error) {
 			if err := sigsyaml.UnmarshalStrict([]byte(doc), &shape); err != nil {
 				return lab.Lab{}, "", yamlError(err, line)
 			}
+			shape = shape.WithDefaults()
+			if err := shape.Validate(); err != nil {
+				return lab.Lab{}, "", err
+			}
 		case kind != "" || strings.TrimSpace(doc) != "":
 			if rest.Len() > 0 {
 				rest.WriteString("---\n")

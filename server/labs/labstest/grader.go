@@ -14,15 +14,18 @@ type Grader struct{}
 
 // Watch implements labs.Grader.
 func (Grader) Watch(ctx context.Context, _ string, agent *agentclient.Client, report func([]view.CheckResult)) {
-	report([]view.CheckResult{
-		{Task: "one", Check: "a", Status: view.CheckFail, At: time.Now()},
-		{Task: "one", Check: "b", Status: view.CheckFail, At: time.Now()},
-	})
 	events, err := agent.Events(ctx, nil)
 	if err != nil {
 		return
 	}
 	defer events.Close()
+	if _, err := events.Next(); err != nil { // the snapshot: from here on nothing is missed
+		return
+	}
+	report([]view.CheckResult{
+		{Task: "one", Check: "a", Status: view.CheckFail, At: time.Now()},
+		{Task: "one", Check: "b", Status: view.CheckFail, At: time.Now()},
+	})
 	for {
 		m, err := events.Next()
 		if err != nil {

@@ -28,10 +28,14 @@ type spawner struct {
 	// caps are the capabilities that the sandbox has: no process gets others.
 	caps uint64
 
-	mu   sync.Mutex
-	sock int
-	last uint32
+	mu     sync.Mutex
+	sock   int
+	last   uint32
+	server int // pid of the process that serves; it is ours to reap
 }
+
+// hello is the id of the answer that a serving process begins with.
+const hello = ^uint32(0)
 
 // startSpawner runs the embedded program; it unmounts the hidden folders in
 // its own mount namespace, so that no process of the lab ever sees them.
@@ -69,7 +73,11 @@ func startSpawner(hidden []string) (*spawner, error) {
 	if err := unix.SetsockoptTimeval(pair[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot set the spawner's time limit: %w", err), proc.Kill())
 	}
-	return &spawner{proc: proc, caps: caps, sock: pair[0]}, nil
+	s := &spawner{proc: proc, caps: caps, sock: pair[0]}
+	if a, err := s.answer(); err != nil || a.id != hello {
+		return nil, errors.Join(errors.New("the spawner did not start"), err, proc.Kill())
+	}
+	return s, nil
 }
 
 // ownCapabilities are this process's permitted ones (capget(2)).
@@ -176,47 +184,93 @@ func (s *spawner) spawn(r request) (spawned, error) {
 func (s *spawner) clone(r request, status int) (spawned, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.bound(r.ops)
+	if err := s.ask(r, status); err != nil {
+		return spawned{}, err
+	}
+	for {
+		a, err := s.answer()
+		if err != nil {
+			return spawned{}, err
+		}
+		got := spawned{pid: a.pid, pidfd: a.pidfd, pty: -1}
+		switch {
+		case a.id == hello:
+			// The one before was killed, perhaps with the request in its hands.
+			// If not, the first answer will be a late one.
+			if err := s.ask(r, status); err != nil {
+				return spawned{}, err
+			}
+		case a.id != s.last && a.id != 0: // late, to a request that was given up
+			if a.pid > 0 {
+				got.abandon()
+			}
+		case a.pid < 0:
+			if a.pidfd >= 0 {
+				unix.Close(a.pidfd)
+			}
+			return spawned{}, &StepError{Step: a.step(), Errno: unix.Errno(-a.pid)}
+		default:
+			return got, nil
+		}
+	}
+}
+
+// ask sends a request under a new id.
+func (s *spawner) ask(r request, status int) error {
 	s.last++
 	s.bound(r.ops)
 	msg, err := encode(s.last, r.flags, r.pidns, r.ops)
 	if err != nil {
-		return spawned{}, err
+		return err
 	}
 	if err := unix.Sendmsg(s.sock, msg, unix.UnixRights(append([]int{status}, r.fds...)...), nil, unix.MSG_NOSIGNAL); err != nil {
-		return spawned{}, fmt.Errorf("cannot ask the spawner: %w", err)
+		return fmt.Errorf("cannot ask the spawner: %w", err)
 	}
-	for {
-		var answer [16]byte
-		n, fd, err := receive(s.sock, answer[:])
-		if err != nil {
-			return spawned{}, fmt.Errorf("no answer from the spawner: %w", err)
-		}
-		if n < len(answer) {
-			return spawned{}, errors.New("the spawner has ended")
-		}
-		id := binary.NativeEndian.Uint32(answer[0:])
-		pid := int32(binary.NativeEndian.Uint32(answer[4:]))
-		if helper := int32(binary.NativeEndian.Uint32(answer[12:])); helper > 0 {
-			reap(int(helper))
-		}
-		if id != s.last && id != 0 { // the late answer to a request that was given up
-			if fd >= 0 {
-				spawned{pid: int(pid), pidfd: fd, pty: -1}.abandon()
-			}
-			continue
-		}
-		if pid < 0 {
-			if fd >= 0 {
-				unix.Close(fd)
-			}
-			what := map[uint32]string{2: "enter the pid namespace", 3: "clone"}[binary.NativeEndian.Uint32(answer[8:])]
-			if what == "" {
-				what = "read the request"
-			}
-			return spawned{}, &StepError{Step: what, Errno: unix.Errno(-pid)}
-		}
-		return spawned{pid: int(pid), pidfd: fd, pty: -1}, nil
+	return nil
+}
+
+// answer is one of the spawner's.
+type answer struct {
+	id    uint32
+	pid   int // or -errno
+	where uint32
+	pidfd int // or -1
+}
+
+// step says where it failed.
+func (a answer) step() string {
+	switch a.where {
+	case 2:
+		return "enter the pid namespace"
+	case 3:
+		return "clone"
 	}
+	return "read the request"
+}
+
+// answer reads one, and reaps what ended with it.
+func (s *spawner) answer() (answer, error) {
+	var b [16]byte
+	n, fd, err := receive(s.sock, b[:])
+	if err != nil {
+		return answer{}, fmt.Errorf("no answer from the spawner: %w", err)
+	}
+	if n < len(b) {
+		return answer{}, errors.New("the spawner has ended")
+	}
+	field := func(i int) uint32 { return binary.NativeEndian.Uint32(b[4*i:]) }
+	a := answer{id: field(0), pid: int(int32(field(1))), where: field(2), pidfd: fd}
+	if helper := int32(field(3)); helper > 0 {
+		reap(int(helper))
+	}
+	if a.id == hello {
+		if s.server > 0 {
+			reap(s.server)
+		}
+		s.server = a.pid
+	}
+	return a, nil
 }
 
 // await reads the status socket until the program runs.
@@ -290,6 +344,7 @@ func (s *spawner) close() error {
 	s.sock = -1
 	s.mu.Unlock()
 	_, werr := s.proc.Wait()
+	reap(s.server)
 	return errors.Join(err, werr)
 }
 

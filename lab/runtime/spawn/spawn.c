@@ -53,7 +53,7 @@
 #define CLOSE_RANGE_CLOEXEC (1U << 2)
 #endif
 
-enum { CONTROL = 3, MAXFDS = 64, MAXREQ = 256 << 10, MAXSTR = 8192 };
+enum { CONTROL = 3, HELLO = -1, MAXFDS = 64, MAXREQ = 256 << 10, MAXSTR = 8192 };
 
 /* The codes of ops; ops.go has the same. */
 enum {
@@ -533,6 +533,7 @@ static void serve_one(ssize_t n)
 static void serve(void)
 {
 	prctl(PR_SET_NAME, "spawn");
+	answer(HELLO, getpid(), 0, 0, -1); /* so that the agent can reap this process */
 	for (;;) {
 		char c[CMSG_SPACE(sizeof(int) * MAXFDS)];
 		struct iovec iov = {buf, sizeof buf};

@@ -100,6 +100,7 @@ func (a *Agent) run(ctx context.Context) error {
 		cancel(err)
 	} else {
 		close(a.booted)
+		a.trimWhenIdle(ctx)
 	}
 	<-ctx.Done()
 	a.close()
@@ -108,6 +109,24 @@ func (a *Agent) run(ctx context.Context) error {
 		return cause
 	}
 	return nil
+}
+
+// trimAfter is how long after the start its memory is given back: until then
+// the page asks for much.
+const trimAfter = 3 * time.Second
+
+// trimWhenIdle gives back the memory of the start, once it is over.
+func (a *Agent) trimWhenIdle(ctx context.Context) {
+	a.wg.Go(func() {
+		select {
+		case <-time.After(trimAfter):
+		case <-ctx.Done():
+			return
+		}
+		if err := trimMemory(); err != nil {
+			a.opts.log.Warn("memory is not trimmed", "err", err)
+		}
+	})
 }
 
 // close ends all parts, the last made first, and waits for them.
@@ -173,7 +192,7 @@ func (a *Agent) startKubelets(ctx context.Context) error {
 	a.kubelets, err = kubelet.Start(ctx, kubelet.Config{
 		Spec: a.config.Lab.Spec, Client: a.api.Core(), Runtime: a.runtime, Network: kubelet.LabNetwork{Network: a.network},
 		Images: images, ImagesDir: a.opts.images, Version: a.opts.version,
-		Steps: a.step, Log: a.opts.log,
+		NodeFiles: a.nodeFiles(), Steps: a.step, Log: a.opts.log,
 	})
 	if err != nil {
 		return err

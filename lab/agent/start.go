@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,6 +51,30 @@ func (a *Agent) serveNodes(ctx context.Context) error {
 	a.closers = append(a.closers, func() { srv.Close() })
 	return nil
 }
+
+// nodeFiles are what the nodes have beside the root file system: a kubeconfig
+// for root, so that kubectl works there as on a control plane.
+func (a *Agent) nodeFiles() map[string]string {
+	for _, n := range a.config.Lab.Spec.Nodes {
+		for _, addr := range n.Addresses {
+			return map[string]string{"/root/.kube/config": fmt.Sprintf(nodeKubeconfig, netip.AddrPortFrom(addr, apiPort))}
+		}
+	}
+	return nil
+}
+
+const nodeKubeconfig = `apiVersion: v1
+kind: Config
+clusters:
+- name: lab
+  cluster: {server: "http://%s"}
+contexts:
+- name: lab
+  context: {cluster: lab, user: admin}
+users:
+- name: admin
+current-context: lab
+`
 
 // startPods mirrors the API's pods into the log, applies the lab's manifests
 // unless the journal has brought back a learner's objects, and publishes the

@@ -75,6 +75,8 @@ type Config struct {
 	ImagesDir string
 	// Version of podlab, for the nodes' status.
 	Version string
+	// NodeFiles are files that each node has, by path, such as root's kubeconfig.
+	NodeFiles map[string]string
 	// Steps is told each step of a pod's creation and termination; it must not block.
 	Steps func(lab.StepEvent)
 	Log   *slog.Logger
@@ -171,6 +173,7 @@ func (k *Kubelet) startNode(ctx context.Context) error {
 	_, err := k.cfg.Runtime.StartNode(ctx, runtime.NodeSpec{
 		Name: k.node.Name, NetNS: ns.File(),
 		Hosts: nodeHosts(k.cfg.Spec), ResolvConf: resolvConf(nil, nil, nil),
+		Files: k.cfg.NodeFiles,
 	})
 	if err != nil {
 		return err

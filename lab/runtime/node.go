@@ -3,7 +3,10 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +20,9 @@ type NodeSpec struct {
 	NetNS *os.File
 	// Hosts and ResolvConf are its /etc/hosts and /etc/resolv.conf.
 	Hosts, ResolvConf string
+	// Files are others that it has, by absolute path; the folder is made if only
+	// it is missing.
+	Files map[string]string
 }
 
 // Node is a running node: its pause process is pid 1 of the pid namespace that
@@ -76,8 +82,11 @@ func nodeOps(spec NodeSpec, overlay op, root string) []op {
 		writeFile(root+"/etc/hostname", spec.Name+"\n"),
 		writeFile(root+"/etc/hosts", spec.Hosts),
 		writeFile(root+"/etc/resolv.conf", spec.ResolvConf),
-		pivot(root),
 	)
+	for _, path := range slices.Sorted(maps.Keys(spec.Files)) {
+		ops = append(ops, mkdir(root+filepath.Dir(path)), writeFile(root+path, spec.Files[path]))
+	}
+	ops = append(ops, pivot(root))
 	ops = append(ops, User{}.ops(nodeCaps, false)...)
 	return append(ops, op{code: opPause})
 }

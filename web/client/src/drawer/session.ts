@@ -149,6 +149,7 @@ export class Session {
 
   private control(c: TerminalControl): void {
     if (c.offset !== undefined) {
+      // The first frame of each connection says where it goes on.
       if (c.offset > this.offset && this.offset > 0) this.term?.write(`\r\n\x1b[2m[${t("term.lost", { n: c.offset - this.offset })}]\x1b[0m\r\n`);
       this.offset = c.offset;
       this.shown = c.offset;
@@ -201,7 +202,16 @@ export class Session {
     this.waiting = null; // nothing is typed by itself after a reconnect
     if (this.closed || this.state === "ended") return;
     this.set("waiting");
+    if (this.attempt === 2) void this.askWhether();
     this.timer = setTimeout(() => this.connect(), backoff(this.attempt++, Math.random()));
+  }
+
+  /** askWhether finds out that the shell is gone for good. */
+  private async askWhether(): Promise<void> {
+    const list = await fetch(this.path.replace(/\/[^/]*$/, "")).then((r) => (r.ok ? (r.json() as Promise<ShellInfo[] | null>) : null)).catch(() => null);
+    if (!list || list.some((x) => x.id === this.info.id) || this.closed) return;
+    clearTimeout(this.timer);
+    this.set("ended");
   }
 
   private set(state: SessionState): void {

@@ -22,7 +22,11 @@ export class Store {
     this.boot = boot;
     this.model = initial(boot);
     this.stream = new Stream(`/api/v1/labs/${boot.id}/events`, {
-      after: () => (this.model.known && !this.model.gap ? this.lastSeq() : 0),
+      resume: () => {
+        this.flush(); // what waits in the queue is known too
+        const { known, gap, seq, lab } = this.model;
+        return known && !gap ? `?after=${seq}&instance=${lab.instance}` : "";
+      },
       message: (m) => {
         this.queue.push(m);
         this.schedule();
@@ -30,6 +34,7 @@ export class Store {
       connection: (c) => {
         this.connection = c;
         this.notify();
+        if (c.status === "waiting" && c.attempt === 2) void this.askWhy();
       },
     });
   }
@@ -46,10 +51,15 @@ export class Store {
     return () => this.listeners.delete(f);
   }
 
-  /** lastSeq counts what waits in the queue too. */
-  private lastSeq(): number {
-    this.flush();
-    return this.model.seq;
+  /** askWhy finds out what a closed WebSocket cannot say: that the session has
+   * ended, or the lab is gone. */
+  private async askWhy(): Promise<void> {
+    const res = await fetch(`/api/v1/labs/${this.boot.id}`).catch(() => null);
+    if (res?.status === 401) location.assign(`/signin?next=${encodeURIComponent(location.pathname)}`);
+    if (res?.status === 404) {
+      this.model = { ...this.model, lab: { ...this.model.lab, deleted: true } };
+      this.stream.close();
+    }
   }
 
   private schedule(): void {

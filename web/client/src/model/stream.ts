@@ -7,8 +7,8 @@ export type Connection =
   | { readonly status: "waiting"; readonly attempt: number; readonly retryAt: number };
 
 export interface StreamHandlers {
-  /** after is the number of the last event that is known. */
-  after(): number;
+  /** resume is the query to go on with, "" for a new start. */
+  resume(): string;
   message(m: StreamMessage): void;
   connection(c: Connection): void;
 }
@@ -43,8 +43,7 @@ export class Stream {
     if (this.closed) return;
     clearTimeout(this.timer);
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    const after = this.handlers.after();
-    const socket = new WebSocket(`${scheme}//${location.host}${this.path}${after > 0 ? `?after=${after}` : ""}`);
+    const socket = new WebSocket(`${scheme}//${location.host}${this.path}${this.handlers.resume()}`);
     this.socket = socket;
     if (this.attempt === 0) this.handlers.connection({ status: "connecting" });
     let spoke = false;

@@ -69,7 +69,7 @@ export function createEditor(parent: HTMLElement, options: { text: string; label
         syntaxHighlighting(defaultHighlightStyle, { fallback: true }),
         look,
         EditorState.readOnly.of(options.readOnly),
-        EditorView.contentAttributes.of({ "aria-label": options.label }),
+        EditorView.contentAttributes.of({ "aria-label": options.label, tabindex: "0" }),
         EditorView.updateListener.of((u) => u.docChanged && options.onChange(u.state.doc.toString())),
         keymap.of([
           {

@@ -289,7 +289,7 @@ function pick(id: string, label: string, p: Pick) {
   return {
     "data-id": id,
     role: "button" as const,
-    tabIndex: 0,
+    tabindex: 0, // an SVG attribute is spelt so
     "aria-label": label,
     "aria-pressed": p.selected === id,
     onClick: (ev: MouseEvent) => {
@@ -312,8 +312,8 @@ function NodeBox({ box, rect, ...p }: { box: Box; rect: Rect } & Pick) {
     <g class={`m-box kind-node${on(box.id, p)}`} transform={`translate(${rect.x} ${rect.y})`} {...pick(box.id, t("map.node", { name: box.title, address: box.sub }), p)}>
       <rect width={rect.w} height={rect.h} rx="10" />
       <text class="name" x={SIZES.nodePad} y="27">
-        {box.title}
-        <tspan class="mono" dx="8">
+        {box.title}{" "}
+        <tspan class="mono" dx="4">
           {box.sub}
         </tspan>
       </text>
@@ -325,7 +325,7 @@ const stateClass = (b: Box) => `state-${b.state}`;
 
 function PodBox({ box, rect, ...p }: { box: Box; rect: Rect } & Pick) {
   const kind = box.kind === "netns" ? "kind-hand" : "kind-pod";
-  const label = box.kind === "netns" ? t("map.netns", { name: box.title, address: box.sub }) : t("map.pod", { name: box.title, status: box.note || "Running", address: box.sub });
+  const label = box.kind === "netns" ? t("map.netns", { name: box.title, address: box.sub }) : t("map.pod", { name: box.title, address: box.note ? box.sub : `${box.sub}, Running` });
   const full = box.density === "full";
   const baseline = full ? 23 : box.density === "compact" ? 20 : 19;
   return (
@@ -336,7 +336,7 @@ function PodBox({ box, rect, ...p }: { box: Box; rect: Rect } & Pick) {
           <>
             <text class="name" x={SIZES.padX} y={baseline}>
               {box.title}
-            </text>
+            </text>{" "}
             <text class={`mono end ${box.note ? "note" : ""}`} x={rect.w - SIZES.padX} y={baseline}>
               {box.sub}
             </text>
@@ -345,7 +345,7 @@ function PodBox({ box, rect, ...p }: { box: Box; rect: Rect } & Pick) {
           <>
             <text class="name" x="10" y={baseline}>
               {clip(box.title, box.density === "compact" ? 20 : 11)}
-            </text>
+            </text>{" "}
             {box.density === "compact" && (
               <text class={`mono ${box.note ? "note" : ""}`} x="10" y="37">
                 {box.sub}
@@ -379,8 +379,7 @@ function Bar({ box, rect, ...p }: { box: Box; rect: Rect } & Pick) {
     <g class={`m-box kind-${box.kind} ${stateClass(box)}${on(box.id, p)}`} transform={`translate(${rect.x} ${rect.y})`} {...pick(box.id, label, p)}>
       <rect width={rect.w} height={rect.h} rx="6" />
       <text class="mono mid" x={rect.w / 2} y={rect.h / 2 + 4}>
-        <tspan class="strong">{name}</tspan>
-        <tspan dx="8">{box.sub}</tspan>
+        <tspan class="strong">{name}</tspan> <tspan>{box.sub}</tspan>
       </text>
     </g>
   );

@@ -92,16 +92,13 @@ type born struct {
 	done   []kernel.Done
 }
 
-// New returns the network of a lab; nothing is made yet but the empty
-// namespaces that wait for pods.
+// New returns the network of a lab whose manifest is valid; nothing is made yet
+// but the empty namespaces that wait for pods.
 func New(cfg Config) (*Network, error) {
-	overlay, ok := fabric.Overlays[cfg.Spec.Overlay.Kind]
-	if !ok {
-		return nil, &lab.Error{Code: lab.CodeInvalid, Field: "spec.overlay.kind", Message: fmt.Sprintf("unknown overlay %q: allowed are %q and %q", cfg.Spec.Overlay.Kind, "vxlan", "none")}
-	}
-	newFlavour, ok := flavours[cfg.Spec.CNI]
-	if !ok {
-		return nil, &lab.Error{Code: lab.CodeInvalid, Field: "spec.cni", Message: fmt.Sprintf("unknown CNI flavour %q: allowed is %q", cfg.Spec.CNI, "bridge")}
+	overlay := fabric.Overlays[cfg.Spec.Overlay.Kind]
+	newFlavour := flavours[cfg.Spec.CNI]
+	if overlay == nil || newFlavour == nil {
+		return nil, lab.Errorf(lab.CodeNotSupported, "cannot make a network of flavour %q and overlay %q", cfg.Spec.CNI, cfg.Spec.Overlay.Kind)
 	}
 	n := &Network{
 		cfg: cfg, overlay: overlay, flavour: newFlavour(overlay.PodMTU(cfg.Spec)),

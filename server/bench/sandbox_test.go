@@ -14,10 +14,14 @@ import (
 // that listens and does nothing.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "agent" {
-		if _, err := net.Listen("unix", filepath.Join(agentapi.RunDir, agentapi.Socket)); err != nil {
-			os.Exit(1)
+		ln, err := net.Listen("unix", filepath.Join(agentapi.RunDir, agentapi.Socket))
+		for err == nil {
+			var c net.Conn
+			if c, err = ln.Accept(); err == nil {
+				c.Close()
+			}
 		}
-		select {}
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }

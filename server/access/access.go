@@ -72,6 +72,23 @@ func Identify(accounts Accounts, r *http.Request) (*http.Request, error) {
 	return r.WithContext(context.WithValue(r.Context(), callerKey{}, c)), nil
 }
 
+// WithToken returns the request with the caller that a lab's token names.
+// kubectl sends no Authorization header over plain HTTP, so there the
+// kubeconfig has its token in the path.
+func WithToken(accounts Accounts, r *http.Request, token string) (*http.Request, error) {
+	if len(token) > 200 {
+		token = ""
+	}
+	s, err := accounts.ByToken(r.Context(), token)
+	if err != nil {
+		return r, err
+	}
+	if s.Kind != class.KindKube {
+		return r, lab.Errorf(lab.CodeUnauthorized, "the token in the path is not a kubeconfig's")
+	}
+	return r.WithContext(context.WithValue(r.Context(), callerKey{}, &Caller{User: s.User, Session: &s})), nil
+}
+
 func find(accounts Accounts, r *http.Request) (*Caller, error) {
 	ctx := r.Context()
 	if ctx.Value(localKey{}) != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"podlab/server/access"
 	"podlab/server/labs"
@@ -23,7 +24,11 @@ func (s *Server) baseURL(ctx context.Context, r *http.Request) string {
 	return scheme + "://" + r.Host
 }
 
-// kubeconfig makes a kubeconfig with a new token. JSON is YAML too, and has
+// TokenInPath stands before a lab's token in the path of its Kubernetes API.
+const TokenInPath = "/~"
+
+// kubeconfig makes a kubeconfig with a new token: as a bearer token, or in the
+// path where there is no TLS, since kubectl sends no token then. JSON is YAML too, and has
 // no surprises in quoting.
 func (s *Server) kubeconfig(ctx context.Context, l *labs.Lab, r *http.Request) (*kubeconfigAnswer, error) {
 	c, err := access.User(ctx)
@@ -35,11 +40,18 @@ func (s *Server) kubeconfig(ctx context.Context, l *labs.Lab, r *http.Request) (
 		return nil, err
 	}
 	name := "podlab-" + l.ID()
+	server := s.baseURL(ctx, r) + "/labs/" + l.ID() + "/kube"
+	user := map[string]any{}
+	if strings.HasPrefix(server, "https:") {
+		user["token"] = token
+	} else {
+		server += TokenInPath + token
+	}
 	type m = map[string]any
 	b, err := json.MarshalIndent(m{
 		"apiVersion": "v1", "kind": "Config", "current-context": name, "preferences": m{},
-		"clusters": []m{{"name": name, "cluster": m{"server": s.baseURL(ctx, r) + "/labs/" + l.ID() + "/kube"}}},
-		"users":    []m{{"name": name, "user": m{"token": token}}},
+		"clusters": []m{{"name": name, "cluster": m{"server": server}}},
+		"users":    []m{{"name": name, "user": user}},
 		"contexts": []m{{"name": name, "context": m{"cluster": name, "user": name, "namespace": "default"}}},
 	}, "", "  ")
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"podlab/lab"
 	"podlab/server/access"
+	"podlab/server/api"
 	"podlab/server/pages"
 	"podlab/server/problem"
 	"podlab/server/proxy"
@@ -62,11 +63,21 @@ func (a *App) logged(next echo.HandlerFunc) echo.HandlerFunc {
 		if caller := access.From(r.Context()); caller != nil {
 			user = caller.ID
 		}
-		a.log.Debug("request", "request", problem.RequestID(r.Context()), "method", r.Method, "path", r.URL.Path,
+		a.log.Debug("request", "request", problem.RequestID(r.Context()), "method", r.Method, "path", withoutToken(r.URL.Path),
 			"status", c.Response().Status, "bytes", c.Response().Size, "duration", time.Since(start).String(), "from", a.address(r), "user", user)
 		a.metrics.request(c.Path(), c.Response().Status, time.Since(start))
 		return nil
 	}
+}
+
+// withoutToken is a path fit for the log.
+func withoutToken(path string) string {
+	before, after, ok := strings.Cut(path, "/kube"+api.TokenInPath)
+	if !ok {
+		return path
+	}
+	_, rest, _ := strings.Cut(after, "/")
+	return before + "/kube" + api.TokenInPath + "…/" + rest
 }
 
 // headers are set on every answer.
@@ -162,9 +173,17 @@ func (a *App) secure(r *http.Request) bool {
 // plainRoutes are those without pages or API.
 func (a *App) plainRoutes(e *echo.Echo) {
 	kube := proxy.Kube(a.manager, a.log)
-	e.Any("/labs/:id/kube*", func(c echo.Context) error {
-		path := "/" + strings.TrimPrefix(c.Param("*"), "/")
-		return kube(c.Response(), c.Request(), c.Param("id"), path)
+	e.Any("/labs/:id/kube/*", func(c echo.Context) error {
+		r := c.Request()
+		_, path, _ := strings.Cut(r.URL.Path, "/kube")
+		if token, rest, ok := strings.Cut(strings.TrimPrefix(path, api.TokenInPath), "/"); ok && strings.HasPrefix(path, api.TokenInPath) {
+			var err error
+			if r, err = access.WithToken(a.accounts, r, token); err != nil {
+				return err
+			}
+			path = "/" + rest
+		}
+		return kube(c.Response(), r, c.Param("id"), path)
 	})
 	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
 	e.GET("/readyz", func(c echo.Context) error {

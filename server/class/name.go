@@ -20,7 +20,8 @@ const maxName = 64
 // as separate letters), no spaces at the ends, one between words. It refuses
 // what does not show: control characters, direction marks and the like.
 func CleanName(name string) (string, error) {
-	if !utf8.ValidString(name) {
+	// A JSON decoder puts U+FFFD in the place of what is not UTF-8.
+	if !utf8.ValidString(name) || strings.ContainsRune(name, utf8.RuneError) {
 		return "", nameError("is not valid UTF-8")
 	}
 	name = strings.Join(strings.Fields(norm.NFC.String(name)), " ")

@@ -129,6 +129,11 @@ func FromHuma(httpStatus int, message string, errs ...error) *Problem {
 		if h, ok := err.(huma.ErrorDetailer); ok {
 			detail := h.ErrorDetail()
 			d = Detail{Message: detail.Message, Field: strings.TrimPrefix(detail.Location, "body.")}
+			// What is missing has no place of its own in huma's words.
+			if name, ok := strings.CutPrefix(detail.Message, "expected required property "); ok {
+				name, _, _ = strings.Cut(name, " ")
+				d.Field = strings.TrimPrefix(strings.TrimPrefix(detail.Location+"."+name, "body"), ".")
+			}
 		}
 		p.Errors = append(p.Errors, d)
 	}

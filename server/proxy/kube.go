@@ -23,6 +23,9 @@ import (
 // take 3 MiB.
 const MaxBody = 3 << 20
 
+// ours are headers that the server has set already.
+var ours = []string{"Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy", "Cross-Origin-Opener-Policy", "Permissions-Policy", "X-Request-Id"}
+
 type agentKey struct{}
 
 // Kube returns a handler for a lab's id and the path below /kube.
@@ -47,8 +50,9 @@ func Kube(all access.Labs, log *slog.Logger) func(w http.ResponseWriter, r *http
 		ModifyResponse: func(r *http.Response) error {
 			r.Header.Del("Set-Cookie")
 			r.Header.Del("Access-Control-Allow-Origin")
-			r.Header.Set("Content-Security-Policy", "sandbox; default-src 'none'")
-			r.Header.Set("X-Content-Type-Options", "nosniff")
+			for _, h := range ours {
+				r.Header.Del(h)
+			}
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
@@ -66,6 +70,11 @@ func Kube(all access.Labs, log *slog.Logger) func(w http.ResponseWriter, r *http
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	return func(w http.ResponseWriter, r *http.Request, id, path string) error {
+		for part := range strings.SplitSeq(path, "/") {
+			if part == ".." || part == "." { // not for the agent to make sense of
+				return lab.Errorf(lab.CodeInvalid, "the path has a %q in it", part)
+			}
+		}
 		l, err := access.Kube(r.Context(), all, id)
 		if err != nil {
 			return err
@@ -83,6 +92,7 @@ func Kube(all access.Labs, log *slog.Logger) func(w http.ResponseWriter, r *http
 		if r.Body != nil && r.Header.Get("Upgrade") == "" {
 			out.Body = http.MaxBytesReader(w, r.Body, MaxBody)
 		}
+		w.Header().Set("Content-Security-Policy", "sandbox; default-src 'none'")
 		p.ServeHTTP(w, out)
 		return nil
 	}

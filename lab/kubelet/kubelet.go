@@ -134,18 +134,17 @@ func Start(ctx context.Context, cfg Config) (*Kubelets, error) {
 	k := &Kubelets{cfg: cfg, nodes: map[string]*Kubelet{}, cancel: cancel}
 	k.broadcaster = record.NewBroadcaster(record.WithContext(ctx))
 	k.broadcaster.StartRecordingToSink(&corev1client.EventSinkImpl{Interface: cfg.Client.Events("")})
-	var errs []error
-	for _, spec := range cfg.Spec.Nodes {
+	errs := make([]error, len(cfg.Spec.Nodes))
+	var starting sync.WaitGroup
+	for i, spec := range cfg.Spec.Nodes {
 		n := &Kubelet{
 			cfg: cfg, node: spec, workers: map[types.UID]*worker{},
 			recorder: k.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: spec.Name}),
 		}
-		if err := n.startNode(ctx); err != nil {
-			errs = append(errs, err)
-			continue
-		}
 		k.nodes[spec.Name] = n
+		starting.Go(func() { errs[i] = n.startNode(ctx) })
 	}
+	starting.Wait()
 	if err := errors.Join(errs...); err != nil {
 		k.Stop()
 		return nil, err

@@ -32,17 +32,17 @@ const maxPods = 110
 func (k *Kubelet) register(ctx context.Context) error {
 	nodes := k.cfg.Client.Nodes()
 	want := k.object()
-	have, err := nodes.Create(ctx, want, metav1.CreateOptions{})
+	_, err := nodes.Create(ctx, want, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
-		have, err = nodes.Get(ctx, k.node.Name, metav1.GetOptions{})
+		var have *corev1.Node
+		if have, err = nodes.Get(ctx, k.node.Name, metav1.GetOptions{}); err == nil {
+			have = have.DeepCopy()
+			have.Status = want.Status
+			_, err = nodes.UpdateStatus(ctx, have, metav1.UpdateOptions{})
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("cannot register node %s: %w", k.node.Name, err)
-	}
-	have = have.DeepCopy()
-	have.Status = want.Status
-	if _, err := nodes.UpdateStatus(ctx, have, metav1.UpdateOptions{}); err != nil {
-		return fmt.Errorf("cannot set the status of node %s: %w", k.node.Name, err)
 	}
 	k.recorder.Eventf(nodeReference(k.node.Name), corev1.EventTypeNormal, "Starting", "Starting kubelet.")
 	k.recorder.Eventf(nodeReference(k.node.Name), corev1.EventTypeNormal, "NodeReady", "Node %s status is now: NodeReady", k.node.Name)

@@ -225,7 +225,6 @@ func (w *worker) step(course string, number int, name, detail string, began time
 // startSandbox does steps 2 to 6: volumes, namespace, network, pause.
 func (w *worker) startSandbox(ctx context.Context, pod *corev1.Pod) error {
 	began := w.k.cfg.Clock.Now()
-	w.report(ctx, pod)
 	if err := os.MkdirAll(w.dir(), 0o755); err != nil {
 		return w.sandboxFailed(pod, "Failed", err)
 	}

@@ -89,10 +89,8 @@ func serve(w http.ResponseWriter, r *http.Request, name, version string) {
 	ext, kind := jsonExt, "application/json"
 	accept := r.Header.Get("Accept")
 	if proto := "application/com.github.proto-openapi.spec." + version; strings.Contains(accept, proto) {
+		// Clients ask for "@v1.0", which is no media type; a real server answers so.
 		ext, kind = protoExt, proto+".v1.0+protobuf"
-		if strings.Contains(accept, proto+"@v1.0+protobuf") {
-			kind = proto + "@v1.0+protobuf"
-		}
 	}
 	packed, err := files.ReadFile("bin/" + name + ext)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	goruntime "runtime"
+	"strconv"
 
 	restful "github.com/emicklei/go-restful/v3"
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
@@ -66,6 +67,14 @@ func (d *apiDiscovery) install(c *restful.Container) {
 func (s *Server) installPlain(mux *http.ServeMux) {
 	mux.Handle("/openapi/", openapi.Handler())
 	mux.HandleFunc("/version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, Version) })
+	// kubectl apply asks for these when it does not know a kind.
+	mux.HandleFunc("GET /apis/apiextensions.k8s.io/v1/customresourcedefinitions", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, metav1.List{
+			TypeMeta: metav1.TypeMeta{APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinitionList"},
+			ListMeta: metav1.ListMeta{ResourceVersion: strconv.FormatUint(s.store.Revision(), 10)},
+			Items:    []runtime.RawExtension{},
+		})
+	})
 	for _, path := range []string{"/healthz", "/readyz", "/livez"} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")

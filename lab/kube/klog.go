@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 
@@ -24,18 +25,28 @@ func (f klogFilter) Enabled(ctx context.Context, l slog.Level) bool {
 	return l >= slog.LevelWarn && f.Handler.Enabled(ctx, l)
 }
 
-// Handle leaves out that fields are not tracked while the schemas are not
-// loaded: see lazySchemas.
+// expected are errors of every day: fields that are not tracked while the
+// schemas are not loaded (see lazySchemas), and clients that end a stream.
+var expected = []string{
+	errNoSchema.Error(),
+	"use of closed network connection",
+	"websocket: close 1006",
+	"error executing command in container: ",
+	"error attaching to container: ",
+	"Error proxying data from ",
+}
+
+// Handle leaves out what is expected.
 func (f klogFilter) Handle(ctx context.Context, r slog.Record) error {
-	if strings.Contains(r.Message, "failed to update managedFields") {
-		expected := false
-		r.Attrs(func(a slog.Attr) bool {
-			expected = a.Key == "err" && strings.Contains(a.Value.String(), errNoSchema.Error())
-			return !expected
-		})
-		if expected {
-			return nil
+	text := r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "err" {
+			text += " " + a.Value.String()
 		}
+		return true
+	})
+	if slices.ContainsFunc(expected, func(e string) bool { return strings.Contains(text, e) }) {
+		return nil
 	}
 	return f.Handler.Handle(ctx, r)
 }

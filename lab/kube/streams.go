@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -92,21 +93,37 @@ func (s *Server) newKubeletTransport() http.RoundTripper {
 	}
 }
 
-// serveConn serves one connection of the transport until it is closed.
+// serveConn serves one request on the connection, and its stream if it
+// becomes one. The connection ends with the request or with the server.
 func (s *Server) serveConn(c net.Conn) {
+	cut := context.AfterFunc(s.ctx, func() { _ = c.Close() })
 	l := &oneConn{conn: c, closed: make(chan struct{})}
+	handled := make(chan struct{})
 	srv := &http.Server{
-		Handler:           http.HandlerFunc(s.serveKubelet),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			defer close(handled) // there is one request: keep-alives are off
+			s.serveKubelet(w, r)
+		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return s.ctx },
 		ConnState: func(_ net.Conn, st http.ConnState) {
-			if st == http.StateClosed || st == http.StateHijacked {
+			switch st {
+			case http.StateHijacked:
+				s.wg.Go(func() {
+					<-handled
+					cut()
+				})
 				_ = l.Close()
+			case http.StateClosed:
+				_ = l.Close()
+				cut()
 			}
 		},
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+	srv.SetKeepAlivesEnabled(false)
 	s.wg.Go(func() {
-		_ = srv.Serve(l) // ends with net.ErrClosed when its only connection does
+		_ = srv.Serve(l) // ends when its only connection does
 	})
 }
 

@@ -51,28 +51,64 @@ func Run(ctx context.Context, n int) (Result, error) {
 	if err := warm.network.WaitWarm(ctx); err != nil {
 		return Result{}, err
 	}
-	var bareTook, coldTook, warmTook []time.Duration
-	var start time.Time
-	err = bare.Make(n,
-		func(i int) error {
-			for _, s := range []struct {
-				*subject
-				took *[]time.Duration
-			}{{cold, &coldTook}, {warm, &warmTook}} {
-				took, err := s.pod(ctx, i)
-				if err != nil {
-					return err
+	// The bare pods have a thread of their own and wait there for their turn:
+	// what a Network does must not run on it, since a thread that is not free
+	// makes each change of goroutine one of threads.
+	turn, bareTook := make(chan struct{}), make([]time.Duration, 0, n)
+	ended := make(chan error, 1)
+	made := make(chan struct{})
+	go func() {
+		var start time.Time
+		ended <- bare.Make(n,
+			func(int) error {
+				if _, ok := <-turn; !ok {
+					return context.Canceled
 				}
-				*s.took = append(*s.took, took)
-			}
-			start = time.Now()
+				start = time.Now()
+				return nil
+			},
+			func(int) {
+				bareTook = append(bareTook, time.Since(start))
+				made <- struct{}{}
+			})
+	}()
+	coldTook, warmTook, err := rounds(ctx, n, cold, warm, func() error {
+		select {
+		case turn <- struct{}{}:
+			<-made
 			return nil
-		},
-		func(int) { bareTook = append(bareTook, time.Since(start)) })
+		case err := <-ended: // it could not make the one before
+			ended <- err
+			return err
+		}
+	})
+	close(turn)
+	if bareErr := <-ended; err == nil {
+		err = bareErr
+	}
 	if err != nil {
 		return Result{}, err
 	}
 	return Result{N: n, Bare: median(bareTook), Cold: median(coldTook), Warm: median(warmTook)}, nil
+}
+
+// rounds makes n pods each way, by turns.
+func rounds(ctx context.Context, n int, cold, warm *subject, bare func() error) (coldTook, warmTook []time.Duration, err error) {
+	for i := range n {
+		if err := bare(); err != nil {
+			return nil, nil, err
+		}
+		took, err := cold.pod(ctx, i)
+		if err != nil {
+			return nil, nil, err
+		}
+		coldTook = append(coldTook, took)
+		if took, err = warm.pod(ctx, i); err != nil {
+			return nil, nil, err
+		}
+		warmTook = append(warmTook, took)
+	}
+	return coldTook, warmTook, nil
 }
 
 // subject is a network under measurement.

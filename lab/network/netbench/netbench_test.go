@@ -12,7 +12,7 @@ func TestMain(m *testing.M) { labtest.Main(m) }
 // measured.
 func TestPrivilegedRun(t *testing.T) {
 	labtest.Privileged(t)
-	r, err := Run(t.Context(), 20)
+	r, err := Run(t.Context(), 50)
 	if err != nil {
 		t.Fatal(err)
 	}

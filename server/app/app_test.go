@@ -48,7 +48,7 @@ func (course) Hint(_, task string, n int) (view.Text, bool) {
 
 // server is a running server with a fake launcher.
 type server struct {
-	t        *testing.T
+	t        testing.TB
 	app      *app.App
 	config   app.Config
 	launcher *labstest.Launcher
@@ -59,7 +59,7 @@ type server struct {
 }
 
 // shortDir is a directory whose path leaves room for socket names.
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pl")
 	if err != nil {
@@ -69,7 +69,7 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-func newServer(t *testing.T, change func(*app.Config, *labstest.Launcher)) *server {
+func newServer(t testing.TB, change func(*app.Config, *labstest.Launcher)) *server {
 	t.Helper()
 	s := &server{t: t, config: app.DefaultConfig(), launcher: &labstest.Launcher{Dir: shortDir(t)}}
 	s.config.Addr, s.config.Data = "127.0.0.1:0", shortDir(t)
@@ -239,7 +239,7 @@ func (u *user) socket(path string, header http.Header) (*websocket.Conn, *http.R
 }
 
 // next reads messages until one of the type wanted.
-func next(t *testing.T, c *websocket.Conn, want view.MessageType) view.StreamMessage {
+func next(t testing.TB, c *websocket.Conn, want view.MessageType) view.StreamMessage {
 	t.Helper()
 	for {
 		var m view.StreamMessage

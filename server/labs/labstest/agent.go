@@ -27,6 +27,8 @@ type Agent struct {
 	// Kube answers under /kube/, with the prefix taken off; nil answers with
 	// what was asked.
 	Kube http.Handler
+	// Nonsense, if set, is all that the event stream says.
+	Nonsense string
 	// Facts to give.
 	Facts lab.Facts
 
@@ -197,6 +199,10 @@ func (a *Agent) socket(w http.ResponseWriter, r *http.Request, f func(*websocket
 
 func (a *Agent) serveEvents(w http.ResponseWriter, r *http.Request) {
 	a.socket(w, r, func(c *websocket.Conn) {
+		if a.Nonsense != "" {
+			c.WriteMessage(websocket.TextMessage, []byte(a.Nonsense))
+			return
+		}
 		gone := drain(c)
 		after, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
 		if err != nil || after > a.state().Seq {

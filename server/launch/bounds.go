@@ -20,7 +20,8 @@ const (
 	runFiles    = 10_000
 )
 
-// keepBounds looks at every sandbox's files now and then.
+// keepBounds looks at every sandbox's files now and then, and tries again what
+// could not be removed.
 func (l *Launcher) keepBounds() {
 	tick := time.NewTicker(boundsEvery)
 	defer tick.Stop()
@@ -36,6 +37,14 @@ func (l *Launcher) keepBounds() {
 
 func (l *Launcher) checkBounds() {
 	for _, sb := range l.all() {
+		sb.mu.Lock()
+		stuck := sb.stuck
+		sb.stuck = false
+		sb.mu.Unlock()
+		if stuck {
+			l.background.Go(func() { l.discard(sb) })
+			continue
+		}
 		if err := trimLog(filepath.Join(sb.dir, logFile)); err != nil {
 			l.log.Warn("cannot trim an agent's log", "lab", sb.id, "error", err)
 		}

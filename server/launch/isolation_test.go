@@ -534,6 +534,65 @@ func TestPrivilegedBadRequests(t *testing.T) {
 	}
 }
 
+// TestPrivilegedAwkwardData: the data directory may be where the runtime's
+// private mounts go, and below a directory that only root may enter.
+func TestPrivilegedAwkwardData(t *testing.T) {
+	data, err := os.MkdirTemp(stage, "podlab-test-") // made with mode 0700
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(data); err != nil {
+			t.Error(err)
+		}
+	})
+	l := newLauncher(t, filepath.Join(data, "deeper"))
+	create(t, l, "one")
+	if got := in(t, l, "one", "echo alive"); got != "alive\n" {
+		t.Errorf("the lab answers %q", got)
+	}
+}
+
+// TestPrivilegedFullDisk: what cannot be recorded can still be deleted, and a
+// lab that finds no room leaves nothing.
+func TestPrivilegedFullDisk(t *testing.T) {
+	data := t.TempDir()
+	if err := unix.Mount("small", data, "tmpfs", 0, "size=64m,mode=700"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(data, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	l := newLauncher(t, data)
+	create(t, l, "one")
+	in(t, l, "one", "true")
+	fill, err := os.Create(filepath.Join(data, "fill"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fill.Close()
+	block := make([]byte, 4096)
+	for err == nil {
+		_, err = fill.Write(block)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	if _, err := l.Create(t.Context(), Request{ID: "two"}); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("create on a full disk: %v, want %v", err, unix.ENOSPC)
+	}
+	if got := in(t, l, "one", "echo alive"); got != "alive\n" {
+		t.Errorf("the lab that runs answers %q", got)
+	}
+	destroy(t, l, "one")
+	entries, err := os.ReadDir(l.labs())
+	if err != nil || len(entries) != 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
 // TestPrivilegedFailedStart: a runtime that fails leaves nothing and says why.
 func TestPrivilegedFailedStart(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "runtime")

@@ -6,15 +6,24 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
+
+// patience is how long killed processes may take to end. A process in the
+// middle of an uninterruptible operation can make the kernel that slow.
+const patience = 30 * time.Second
 
 // discard removes all that is left of a sandbox, then forgets it. The order
 // keeps the record readable until nothing but the directory is left.
 func (l *Launcher) discard(sb *sandbox) {
 	if err := l.remove(sb); err != nil {
-		// The record stays and says deleting: the next Recover goes on.
+		// The record stays and says deleting; keepBounds or the next server's
+		// Recover tries again.
 		l.log.Error("cannot remove a sandbox", "lab", sb.id, "error", err)
+		sb.mu.Lock()
+		sb.stuck = true
+		sb.mu.Unlock()
 		return
 	}
 	sb.release()
@@ -29,9 +38,10 @@ func (l *Launcher) discard(sb *sandbox) {
 // be called on whatever a dead server left behind.
 func (l *Launcher) remove(sb *sandbox) error {
 	if pidfd, err := l.openInit(sb); err == nil {
-		err = kill(pidfd)
+		// PID 1 ends after every process of its PID namespace.
+		err = errors.Join(kill(pidfd), pidfd.SetReadDeadline(time.Now().Add(patience)))
 		if err == nil {
-			err = await(pidfd) // ends after every process of its PID namespace
+			err = await(pidfd)
 		}
 		reap(pidfd)
 		pidfd.Close()
@@ -65,7 +75,6 @@ func (l *Launcher) openInit(sb *sandbox) (*os.File, error) {
 // removeCgroups kills what still lives in the groups and removes them. The
 // kernel gives no event for an empty v1 group, hence the short pauses.
 func removeCgroups(groups []labCgroup) error {
-	const patience = 30 * time.Second
 	deadline := time.Now().Add(patience)
 	pause := time.Millisecond
 	for {
@@ -121,14 +130,15 @@ func (sb *sandbox) release() {
 
 // Recover takes over what an earlier server left: sandboxes that were running
 // are watched again, those whose agent ended are kept as stopped, all others
-// are removed. It returns when no half-made sandbox is left.
+// are removed. It returns when that is done; what cannot be removed is logged
+// and tried again later.
 func (l *Launcher) Recover(ctx context.Context) ([]Sandbox, error) {
 	entries, err := os.ReadDir(l.labs())
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the labs: %w", err)
 	}
 	var errs []error
-	var gone []<-chan struct{}
+	var removals sync.WaitGroup
 	for _, e := range entries {
 		sb, err := l.adopt(e.Name())
 		if err != nil {
@@ -136,17 +146,11 @@ func (l *Launcher) Recover(ctx context.Context) ([]Sandbox, error) {
 			continue
 		}
 		if sb != nil && (sb.rec.State == StateCreating || sb.rec.State == StateDeleting) {
-			gone = append(gone, sb.gone)
-			l.background.Go(func() { l.discard(sb) })
+			removals.Go(func() { l.discard(sb) })
 		}
 	}
-	for _, c := range gone {
-		select {
-		case <-c:
-		case <-ctx.Done():
-			return l.List(), errors.Join(append(errs, ctx.Err())...)
-		}
-	}
+	removals.Wait() // bounded: each gives up after a while
+	errs = append(errs, ctx.Err())
 	errs = append(errs, l.dropUnused())
 	return l.List(), errors.Join(errs...)
 }

@@ -98,7 +98,8 @@ func (l *Launcher) runHere(ctx context.Context, sb *sandbox, userns *os.File) (i
 	if err := l.privateMounts(sb, userns); err != nil {
 		return 0, err
 	}
-	log, err := os.OpenFile(filepath.Join(sb.dir, logFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	// From here on paths are the stage's: it may cover the data directory.
+	log, err := os.OpenFile(filepath.Join(stageLab, logFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return 0, err
 	}
@@ -122,9 +123,9 @@ func (l *Launcher) runHere(ctx context.Context, sb *sandbox, userns *os.File) (i
 	err = cmd.Run()
 	reapOrphans()
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w: %s", filepath.Base(rt.path), err, tail(filepath.Join(sb.dir, logFile), tailBytes))
+		return 0, fmt.Errorf("%s: %w: %s", filepath.Base(rt.path), err, tail(filepath.Join(stageLab, logFile), tailBytes))
 	}
-	b, err := os.ReadFile(filepath.Join(sb.dir, pidFile))
+	b, err := os.ReadFile(filepath.Join(stageLab, pidFile))
 	if err != nil {
 		return 0, fmt.Errorf("%s told no process: %w", rt.path, err)
 	}

@@ -99,7 +99,7 @@ func (l *Launcher) noteEnd(sb *sandbox, e Exit) {
 			e.Reason += fmt.Sprintf("; out of memory (the agent's limit is %d MiB)", sb.rec.Limits.AgentMemoryBytes>>20)
 		} else if g.oomKills(workGroup) > 0 {
 			e.OOM = true
-			e.Reason += fmt.Sprintf("; the kernel killed in the lab for want of memory (its limit is %d MiB)", sb.rec.Limits.MemoryBytes>>20)
+			e.Reason += fmt.Sprintf("; the kernel has killed in the lab for want of memory (its limit is %d MiB)", sb.rec.Limits.MemoryBytes>>20)
 		}
 	}
 	e.Log = lastWords(tail(filepath.Join(sb.dir, logFile), crashBytes))

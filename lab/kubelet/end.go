@@ -142,6 +142,9 @@ func (w *worker) stopSandbox(step func(lab.StepEvent)) error {
 		err = w.k.cfg.Network.DelPod(context.Background(), w.ref(), step)
 	}
 	began = w.k.cfg.Clock.Now()
+	if w.shown {
+		err = errors.Join(err, w.k.cfg.Runtime.HideNetns(w.sandbox, w.k.cfg.Network.Netns(w.ref())))
+	}
 	if w.sandbox != nil {
 		w.k.cfg.Runtime.StopPod(w.sandbox)
 	}
@@ -151,7 +154,7 @@ func (w *worker) stopSandbox(step func(lab.StepEvent)) error {
 	if tell {
 		w.step("terminate", 8, "network namespace deleted", "", began, err)
 	}
-	w.sandbox, w.ns, w.plugged = nil, nil, false
+	w.sandbox, w.ns, w.plugged, w.shown = nil, nil, false, false
 	return err
 }
 

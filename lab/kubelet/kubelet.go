@@ -57,6 +57,8 @@ type PodNetwork interface {
 	AddPod(ctx context.Context, ref PodRef, annotations map[string]string, ns NetNS, step func(lab.StepEvent)) ([]netip.Addr, error)
 	// DelPod unplugs it; step is told steps 4 to 7 of the termination.
 	DelPod(ctx context.Context, ref PodRef, step func(lab.StepEvent)) error
+	// Netns is the name of a pod's namespace on its node.
+	Netns(ref PodRef) string
 	// Dial connects to a TCP port of the pod's (or, with hostNetwork, its
 	// node's) localhost.
 	Dial(ctx context.Context, ref PodRef, hostNetwork bool, port uint16) (net.Conn, error)

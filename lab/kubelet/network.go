@@ -55,6 +55,9 @@ func (n LabNetwork) DelPod(ctx context.Context, ref PodRef, step func(lab.StepEv
 	return n.Network.DelPod(ctx, network.PodRef(ref), network.DelOptions{Step: step})
 }
 
+// Netns is the name of a pod's namespace on its node.
+func (n LabNetwork) Netns(ref PodRef) string { return network.PodRef(ref).Netns() }
+
 // NodeNS is a node's namespace.
 func (n LabNetwork) NodeNS(node string) NetNS {
 	if ns := n.Network.NodeNS(node); ns != nil {

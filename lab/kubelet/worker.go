@@ -36,6 +36,7 @@ type worker struct {
 	sandbox    *runtime.Pod
 	ns         NetNS
 	plugged    bool
+	shown      bool // has a name on its node
 	volumes    map[string]volume
 	ips        []string
 	containers []*container // init containers first
@@ -187,6 +188,7 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod) time.Time {
 	if first && w.everStarted() {
 		w.step("create", 7, "containers start", w.runningNames()+" in the pod's namespaces", began, nil)
 		w.verify(ctx, pod)
+		w.showNetns()
 	}
 	return next
 }
@@ -319,6 +321,19 @@ func (w *worker) verify(ctx context.Context, pod *corev1.Pod) {
 	if err != nil {
 		w.k.recorder.Eventf(pod, corev1.EventTypeWarning, "NetworkNotReady", "network is not ready: %v", err)
 	}
+}
+
+// showNetns names the pod's network namespace on its node. A pod runs well
+// without.
+func (w *worker) showNetns() {
+	if !w.plugged || w.shown {
+		return
+	}
+	if err := w.k.cfg.Runtime.ShowNetns(w.sandbox, w.k.cfg.Network.Netns(w.ref())); err != nil {
+		w.k.cfg.Log.Warn("cannot name a pod's network namespace on its node", "pod", w.name, "err", err)
+		return
+	}
+	w.shown = true
 }
 
 // addresses are the pod's and its node's.

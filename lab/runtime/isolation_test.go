@@ -140,6 +140,29 @@ func TestPrivilegedIPNetnsOnANode(t *testing.T) {
 	}
 }
 
+// A pod's namespace has a name on its node for as long as the pod is there.
+func TestPrivilegedPodNetnsOnItsNode(t *testing.T) {
+	r := start(t)
+	pod := startPod(t, r, "pod-a")
+	node := Ref{Node: "node1"}
+	want, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pod.Process().PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.ShowNetns(pod, "cni-a"); err != nil {
+		t.Fatal(err)
+	}
+	if got := sh(t, r, node, "ip netns add blue; ip netns exec cni-a readlink /proc/self/ns/net; ip netns | sort"); got != want+"\nblue\ncni-a\n" {
+		t.Errorf("namespaces of the node: %q, want %s", got, want)
+	}
+	if err := r.HideNetns(pod, "cni-a"); err != nil {
+		t.Fatal(err)
+	}
+	if got := sh(t, r, node, "ip netns; grep -c netns/cni-a /proc/self/mountinfo"); got != "blue\n0\n" {
+		t.Errorf("namespaces after the pod: %q", got)
+	}
+}
+
 // The spawner is replaced when it is killed, as the kernel's OOM killer might.
 func TestPrivilegedSpawnerComesBack(t *testing.T) {
 	r := start(t)

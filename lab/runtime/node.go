@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -79,6 +80,9 @@ func nodeOps(spec NodeSpec, overlay op, root string) []op {
 	ops = append(ops, devOps(root, "")...)
 	ops = append(ops,
 		mkdir(root+"/dev/net"), ifThere(touchBind("/dev/net/tun", root)),
+		// As `ip netns` would make it, so that it does not lay its own over what
+		// is mounted there.
+		mkdir(root+netnsDir), bind(root+netnsDir, root+netnsDir, unix.MS_REC), mount("", "none", root+netnsDir, unix.MS_SHARED, ""),
 		writeFile(root+"/etc/hostname", spec.Name+"\n"),
 		writeFile(root+"/etc/hosts", spec.Hosts),
 		writeFile(root+"/etc/resolv.conf", spec.ResolvConf),
@@ -126,6 +130,47 @@ func devOps(root, shm string) []op {
 func touchBind(source, root string) op { return bind(source, root+source, 0) }
 
 func writeFile(path, text string) op { return op{code: opWrite, a: 0o644, s: []string{path, text}} }
+
+// netnsDir is where iproute2 looks for network namespaces by name.
+const netnsDir = "/run/netns"
+
+// ShowNetns gives a pod's network namespace a name on its node, as a CNI
+// runtime does: `ip netns exec NAME` on the node then runs in the pod's.
+func (r *Runtime) ShowNetns(p *Pod, name string) error {
+	ns, err := p.pause.OpenNamespace("net")
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return r.onNode(p.node, []int{int(ns.Fd())}, op{code: opBindFD, a: 1, s: []string{netnsDir + "/" + name}})
+}
+
+// HideNetns takes the name away. A learner may have done so already.
+func (r *Runtime) HideNetns(p *Pod, name string) error {
+	path := netnsDir + "/" + name
+	err := r.onNode(p.node, nil, op{code: opUmount, s: []string{path}}, op{code: opRemove, s: []string{path}})
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
+		return nil
+	}
+	return err
+}
+
+// onNode does ops in a node's mount and pid namespace; descriptor 0 is the
+// node's pidfd, fds follow.
+func (r *Runtime) onNode(n *Node, fds []int, ops ...op) error {
+	pidfd, err := n.pause.dupPidfd()
+	if err != nil {
+		return fmt.Errorf("cannot enter node %s: %w", n.Name, err)
+	}
+	defer unix.Close(pidfd)
+	ops = append([]op{setns(0, unix.CLONE_NEWNS)}, ops...)
+	s, err := r.spawner.spawn(request{pidns: 0, ops: append(ops, op{code: opExit}), fds: append([]int{pidfd}, fds...)})
+	if err != nil {
+		return fmt.Errorf("on node %s: %w", n.Name, err)
+	}
+	s.abandon() // it has ended
+	return nil
+}
 
 // lookupNode returns a running node.
 func (r *Runtime) lookupNode(name string) (*Node, error) {

@@ -35,6 +35,8 @@ const (
 	opReadonly
 	opUmask
 	opExit
+	opBindFD
+	opRemove
 )
 
 // op is one step that a new process does before it runs its program. It is
@@ -95,6 +97,10 @@ func (o op) String() string {
 		return fmt.Sprintf("set umask %03o", o.a)
 	case opExit:
 		return "exit"
+	case opBindFD:
+		return "mount a namespace at " + o.s[0]
+	case opRemove:
+		return "remove " + o.s[0]
 	}
 	return fmt.Sprintf("do step %d", o.code)
 }
@@ -208,7 +214,7 @@ func encode(id uint32, cloneFlags uint64, pidns int, ops []op) ([]byte, error) {
 		b = binary.NativeEndian.AppendUint16(b, uint16(len(o.s)))
 		b = binary.NativeEndian.AppendUint32(b, 0)
 		a := o.a
-		if o.code == opSetns || o.code == opDup {
+		if o.code == opSetns || o.code == opDup || o.code == opBindFD {
 			a++
 		}
 		b = binary.NativeEndian.AppendUint64(b, uint64(a))

@@ -60,7 +60,7 @@ enum {
 	OP_SETNS = 1, OP_MOUNT, OP_MKDIR, OP_SYMLINK, OP_WRITE, OP_TOUCH, OP_PIVOT,
 	OP_CHDIR, OP_HOSTNAME, OP_CAPS, OP_IDS, OP_NONEWPRIVS, OP_DUP, OP_OPEN,
 	OP_SETSID, OP_PTY, OP_EXEC, OP_PAUSE, OP_UMOUNT, OP_MASK, OP_READONLY,
-	OP_UMASK, OP_EXIT,
+	OP_UMASK, OP_EXIT, OP_BINDFD, OP_REMOVE,
 };
 
 struct request {
@@ -392,6 +392,15 @@ static int run(const struct op *o, char **s)
 	case OP_UMASK:
 		umask(o->a);
 		return 0;
+	case OP_BINDFD: { /* needs the /proc of the process's own pid namespace */
+		char path[64];
+		if (!need(o, 1) || (fd = fd_at(o->a)) < 0 || touch(s[0]))
+			return -1;
+		snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+		return mount(path, s[0], NULL, MS_BIND, NULL);
+	}
+	case OP_REMOVE:
+		return need(o, 1) ? unlink(s[0]) : -1;
 	case OP_EXIT:
 		_exit(0);
 	}

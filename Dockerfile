@@ -19,7 +19,6 @@ RUN mkdir -p server && scripts/kubectl bin/kubectl
 COPY . .
 ARG VERSION=unknown
 RUN PODLAB_VERSION=${VERSION} make build
-RUN if [ -x scripts/images ]; then PODLAB_DATA=/data scripts/images; else mkdir -p /data/images; fi
 
 # The lab's root file system: the packages of scripts/rootfs.packages on a
 # plain Debian, in place of mmdebstrap, which would need privileges here.
@@ -38,13 +37,18 @@ COPY scripts/rootfs-finish /scripts/
 COPY scripts/rootfs.d /scripts/rootfs.d
 RUN /scripts/rootfs-finish /tree
 
+# The layers of the labs' container images.
+FROM build AS images
+COPY --from=rootfs /tree /data/rootfs/current
+RUN PODLAB_DATA=/data scripts/images
+
 # What runs: the server, an OCI runtime, and the root file system.
 FROM ${DEBIAN}
 RUN apt-get update -q \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends crun runc \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=rootfs /tree /usr/share/podlab/rootfs
-COPY --from=build /data/images /usr/share/podlab/images
+COPY --from=images /data/images /usr/share/podlab/images
 COPY --from=build /src/bin/podlab /usr/local/bin/podlab
 COPY scripts/container-entry /usr/local/bin/
 COPY scripts/ready /usr/local/bin/podlab-ready

@@ -22,5 +22,11 @@ server_pid() {
   if [[ $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) == */podlab\ serve\ * ]]; then echo "$pid"; fi
 }
 
+# await_address PID FILE: waits until the server PID has printed its address
+# to FILE. Fails when it ends before, or takes more than a minute.
+await_address() {
+  timeout 60 tail -n +1 -f --pid="$1" "$2" | grep -qm1 'podlab is at ' || [[ ${PIPESTATUS[1]} == 0 ]]
+}
+
 # version names the source as git knows it.
 version() { git -C "$ROOT" describe --tags --always --dirty 2>/dev/null || echo unknown; }

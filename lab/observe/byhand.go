@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"podlab/lab"
 	"podlab/lab/kernel"
@@ -20,6 +21,9 @@ const netnsDir = "run/netns"
 // the agent a few descriptors.
 const maxByHand = 64
 
+// mountTime is the least time between two looks at a node's mounts.
+const mountTime = 3 * time.Millisecond
+
 // nodeMounts is a node whose /run/netns is watched. `ip netns add` makes an
 // empty file there first and mounts the namespace on it afterwards, which
 // inotify does not tell; the list of mounts tells both coming and going.
@@ -30,6 +34,7 @@ type nodeMounts struct {
 	// poller: to poll it takes the news away, so that it cannot be in an epoll
 	// that is itself polled.
 	mounts *os.File
+	stop   chan struct{}
 	done   chan struct{}
 	root   int // the node's root directory
 	found  map[string]uint64
@@ -37,6 +42,7 @@ type nodeMounts struct {
 
 // close ends the goroutine.
 func (n *nodeMounts) close() {
+	close(n.stop)
 	n.mounts.Close()
 	<-n.done
 	unix.Close(n.root)
@@ -60,6 +66,11 @@ func (w *Watcher) WatchNode(node, proc string) error {
 		// Returns when the file is closed.
 		_ = conn.Read(func(uintptr) bool {
 			w.post(func() { w.scan(n) })
+			// A node that mounts without end is looked at so often.
+			select {
+			case <-n.stop:
+			case <-time.After(mountTime):
+			}
 			return false
 		})
 	}()
@@ -91,7 +102,7 @@ func openNode(node, proc string) (*nodeMounts, error) {
 		return nil, fmt.Errorf("cannot watch the mounts of node %s: %w", node, err)
 	}
 	return &nodeMounts{
-		name: node, mounts: os.NewFile(uintptr(mounts), proc+"/mountinfo"), done: make(chan struct{}),
+		name: node, mounts: os.NewFile(uintptr(mounts), proc+"/mountinfo"), stop: make(chan struct{}), done: make(chan struct{}),
 		root: root, found: map[string]uint64{},
 	}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"sync"
 	"time"
+	"unsafe"
 
 	"podlab/lab"
 )
@@ -15,8 +16,12 @@ import (
 // subscriber subscribes again and starts from a snapshot.
 var ErrSlow = errors.New("events were missed: the reader was too slow")
 
-// keep is how many events the log has in memory, for readers that come back.
-const keep = 4096
+// How much the log has in memory, for readers that come back: so many events,
+// of so many bytes together.
+const (
+	keep      = 4096
+	keepBytes = 4 << 20
+)
 
 // Log is a lab's one ordered event log and the State that the events add up
 // to. Publish never blocks; a reader that cannot keep up is cut off and not
@@ -26,15 +31,17 @@ type Log struct {
 
 	mu    sync.Mutex
 	state state
-	ring  []lab.Event // event Seq is at (Seq-1) % keep
+	ring  [keep]lab.Event // event Seq is at (Seq-1) % keep
+	first uint64          // the oldest event in memory
 	last  uint64
+	bytes int // of the events in memory, about
 	subs  map[*Subscription]struct{}
 }
 
 // NewLog returns an empty log for a lab with this wanted shape. now is the
 // clock of the events' times.
 func NewLog(spec lab.Spec, now func() time.Time) *Log {
-	return &Log{now: now, state: newState(spec), subs: map[*Subscription]struct{}{}}
+	return &Log{now: now, state: newState(spec), first: 1, subs: map[*Subscription]struct{}{}}
 }
 
 // Publish gives the event its number and, unless it has one, its time, and
@@ -61,11 +68,14 @@ func (l *Log) publishLocked(e lab.Event) uint64 {
 		e.Time = l.now().UTC()
 	}
 	l.state.fold(e)
-	if len(l.ring) < keep {
-		l.ring = append(l.ring, e)
-	} else {
-		l.ring[(e.Seq-1)%keep] = e
+	l.bytes += size(e)
+	for l.last-l.first >= keep || l.bytes > keepBytes && l.first < l.last {
+		oldest := &l.ring[(l.first-1)%keep]
+		l.bytes -= size(*oldest)
+		*oldest = lab.Event{}
+		l.first++
 	}
+	l.ring[(e.Seq-1)%keep] = e
 	for s := range l.subs {
 		s.wake()
 	}
@@ -87,7 +97,7 @@ func (l *Log) Before(seq uint64, limit int) []lab.Event {
 	if seq == 0 || seq > l.last+1 {
 		seq = l.last + 1
 	}
-	first := l.oldestLocked()
+	first := l.first
 	if limit >= 0 && seq > uint64(limit) {
 		first = max(first, seq-uint64(limit))
 	}
@@ -97,9 +107,6 @@ func (l *Log) Before(seq uint64, limit int) []lab.Event {
 	}
 	return events
 }
-
-// oldestLocked is the number of the oldest event in memory.
-func (l *Log) oldestLocked() uint64 { return l.last - uint64(len(l.ring)) + 1 }
 
 // Subscription reads a log from some point on. One goroutine reads it.
 type Subscription struct {
@@ -119,7 +126,7 @@ func (l *Log) Subscribe(after uint64) *Subscription {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := &Subscription{log: l, next: after + 1, token: make(chan struct{}, 1)}
-	if after == 0 || after > l.last || s.next < l.oldestLocked() {
+	if after == 0 || after > l.last || s.next < l.first {
 		snapshot := l.state.snapshot(l.last)
 		s.Snapshot, s.next = &snapshot, l.last+1
 	}
@@ -150,7 +157,7 @@ func (s *Subscription) read() ([]lab.Event, error) {
 	l := s.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s.next < l.oldestLocked() {
+	if s.next < l.first {
 		return nil, ErrSlow
 	}
 	n := min(l.last+1-s.next, maxRead)
@@ -163,6 +170,26 @@ func (s *Subscription) read() ([]lab.Event, error) {
 		s.next++
 	}
 	return events, nil
+}
+
+// size is about how many bytes an event takes in memory.
+func size(e lab.Event) int {
+	n := int(unsafe.Sizeof(e))
+	switch {
+	case e.Link != nil:
+		n += int(unsafe.Sizeof(*e.Link)) + len(e.Link.Addrs)*int(unsafe.Sizeof(lab.Addr{}))
+	case e.Op != nil:
+		n += int(unsafe.Sizeof(*e.Op)) + len(e.Op.Command) + len(e.Op.Error)
+	case e.Pod != nil:
+		n += int(unsafe.Sizeof(*e.Pod)) + len(e.Pod.Containers)*2*int(unsafe.Sizeof(lab.Container{})) + len(e.Pod.Labels)*64
+	case e.Step != nil:
+		n += int(unsafe.Sizeof(*e.Step)) + len(e.Step.Detail) + len(e.Step.Error)
+	case e.Kube != nil:
+		n += int(unsafe.Sizeof(*e.Kube)) + len(e.Kube.Message)
+	default:
+		n += int(unsafe.Sizeof(lab.Route{}))
+	}
+	return n
 }
 
 func (s *Subscription) wake() {

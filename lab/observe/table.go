@@ -8,8 +8,19 @@ import (
 	"podlab/lab/kernel"
 )
 
+// limit bounds each list of a namespace, and linkAddrs the addresses of a link
+// in an event: learners may make as many as they like, and the agent's memory
+// is not theirs. What is beyond is not shown.
+const (
+	limit     = 1000
+	linkAddrs = 64
+)
+
 // table is what the kernel said a namespace has.
 type table struct {
+	// cut says that something is beyond the limit: when something else goes, it
+	// takes a look at all to know what is left.
+	cut    bool
 	links  map[int]kernel.Link
 	addrs  []kernel.Addr
 	routes []kernel.Route
@@ -18,41 +29,84 @@ type table struct {
 }
 
 func (t *table) replace(k kernel.Table) {
-	t.links, t.addrs, t.routes, t.neighs, t.fdb = k.Links, k.Addrs, k.Routes, k.Neighs, k.FDB
+	t.cut = false
+	t.links = k.Links
+	for index := range t.links {
+		if len(t.links) <= limit {
+			break
+		}
+		delete(t.links, index)
+		t.cut = true
+	}
+	t.addrs, t.routes, t.neighs, t.fdb = cut(t, k.Addrs), cut(t, k.Routes), cut(t, k.Neighs), cut(t, k.FDB)
 }
 
-// change takes one change in. It reports true when the routes have to be read
-// again: the kernel drops IPv4 routes without a word when their link goes down
-// or their source address goes.
-func (t *table) change(c kernel.Change) (stale bool) {
+// cut shortens a list to the limit.
+func cut[T any](t *table, list []T) []T {
+	if len(list) <= limit {
+		return list
+	}
+	t.cut = true
+	return slices.Clone(list[:limit])
+}
+
+// news says what has to be read again after a change.
+type news int
+
+const (
+	allKnown news = iota
+	routesUnknown
+	nothingKnown
+)
+
+// change takes one change in. The routes have to be read again when a link
+// goes down or an address goes: the kernel then drops IPv4 routes without a
+// word.
+func (t *table) change(c kernel.Change) news {
+	if c.Gone && t.cut {
+		return nothingKnown
+	}
 	switch {
 	case c.Link != nil && c.Gone:
 		t.dropLink(c.Link.Index)
-		return true
+		return routesUnknown
 	case c.Link != nil:
-		old, known := t.links[c.Link.Index]
-		if t.links == nil {
-			t.links = map[int]kernel.Link{}
-		}
-		t.links[c.Link.Index] = *c.Link
-		return known && old.Up && !c.Link.Up
+		return t.setLink(*c.Link)
 	case c.Addr != nil:
-		t.addrs = change(t.addrs, *c.Addr, c.Gone, func(a kernel.Addr) kernel.Addr {
+		t.addrs = change(t, t.addrs, *c.Addr, c.Gone, func(a kernel.Addr) kernel.Addr {
 			return kernel.Addr{Index: a.Index, Addr: lab.Addr{Prefix: a.Prefix}}
 		})
-		return c.Gone
+		if c.Gone {
+			return routesUnknown
+		}
 	case c.Routes != nil:
 		t.changeRoutes(c)
 	case c.Neigh != nil:
-		t.neighs = change(t.neighs, *c.Neigh, c.Gone, func(n kernel.Neigh) kernel.Neigh {
+		t.neighs = change(t, t.neighs, *c.Neigh, c.Gone, func(n kernel.Neigh) kernel.Neigh {
 			return kernel.Neigh{Index: n.Index, Neigh: lab.Neigh{Addr: n.Addr}}
 		})
 	case c.FDB != nil:
-		t.fdb = change(t.fdb, *c.FDB, c.Gone, func(f kernel.FDBEntry) kernel.FDBEntry {
+		t.fdb = change(t, t.fdb, *c.FDB, c.Gone, func(f kernel.FDBEntry) kernel.FDBEntry {
 			return kernel.FDBEntry{Index: f.Index, Master: f.Master, FDBEntry: lab.FDBEntry{MAC: f.MAC, Dst: f.Dst}}
 		})
 	}
-	return false
+	return allKnown
+}
+
+func (t *table) setLink(l kernel.Link) news {
+	old, known := t.links[l.Index]
+	switch {
+	case !known && len(t.links) >= limit:
+		t.cut = true
+		return allKnown
+	case t.links == nil:
+		t.links = map[int]kernel.Link{}
+	}
+	t.links[l.Index] = l
+	if known && old.Up && !l.Up {
+		return routesUnknown
+	}
+	return allKnown
 }
 
 func (t *table) dropLink(index int) {
@@ -70,17 +124,20 @@ func (t *table) changeRoutes(c kernel.Change) {
 		})
 	}
 	for _, r := range c.Routes {
-		t.routes = change(t.routes, r, c.Gone, func(r kernel.Route) kernel.Route {
+		t.routes = change(t, t.routes, r, c.Gone, func(r kernel.Route) kernel.Route {
 			return kernel.Route{Index: r.Index, Route: RouteKey(r.Route)}
 		})
 	}
 }
 
 // change sets or drops the element with the key of v, in place.
-func change[T any, K comparable](list []T, v T, gone bool, key func(T) K) []T {
-	i := slices.IndexFunc(list, func(t T) bool { return key(t) == key(v) })
+func change[T any, K comparable](t *table, list []T, v T, gone bool, key func(T) K) []T {
+	i := slices.IndexFunc(list, func(o T) bool { return key(o) == key(v) })
 	switch {
 	case i < 0 && gone:
+		return list
+	case i < 0 && len(list) >= limit:
+		t.cut = true
 		return list
 	case i < 0:
 		return append(list, v)
@@ -196,7 +253,7 @@ func (t *table) domainLinks(peer func(kernel.Link) *lab.LinkRef) map[int]lab.Lin
 		l.Peer = peer(k)
 		l.Addrs = []lab.Addr{}
 		for _, a := range t.addrs {
-			if a.Index == index {
+			if a.Index == index && len(l.Addrs) < linkAddrs {
 				l.Addrs = append(l.Addrs, a.Addr)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"podlab/lab"
 	"podlab/lab/kernel"
@@ -248,6 +249,9 @@ type watched struct {
 	monitor *kernel.Monitor
 	table   table
 	told    told
+	// looks that were had of late, as of lookedAt.
+	looks    int
+	lookedAt time.Time
 	// peers are the namespaces that this one has a number for, and missed the
 	// numbers that none of the first so many namespaces (Watcher.added) has.
 	peers  map[int]lab.NamespaceID
@@ -269,7 +273,7 @@ func (w *Watcher) add(sp *watched) {
 		return
 	}
 	sp.monitor = monitor
-	if err := w.listen(monitor.Fd(), unix.EPOLLIN, func() { w.read(sp) }); err != nil {
+	if err := w.listen(monitor.Fd(), unix.EPOLLIN, func() { w.look(sp) }); err != nil {
 		w.complain(sp, err)
 		w.letGo(sp)
 		return
@@ -315,23 +319,67 @@ func (w *Watcher) letGo(sp *watched) {
 	}
 }
 
+// A namespace may have so many looks in a row; then they come so often. A
+// learner who changes things without end is shown what comes of it, and costs
+// the agent no more than that.
+const (
+	looks    = 50
+	lookTime = 10 * time.Millisecond
+)
+
+// mayLook says whether the namespace may be looked at now; if not, it is not
+// listened to until it may.
+func (w *Watcher) mayLook(sp *watched) bool {
+	now := time.Now()
+	if since := int(now.Sub(sp.lookedAt) / lookTime); since > 0 {
+		sp.looks = max(sp.looks-since, 0)
+		sp.lookedAt = now
+	}
+	if sp.looks < looks {
+		sp.looks++
+		return true
+	}
+	w.unlisten(sp.monitor.Fd())
+	time.AfterFunc(lookTime, func() {
+		w.post(func() {
+			if w.spaces[sp.ns.ID] != sp {
+				return
+			}
+			if err := w.listen(sp.monitor.Fd(), unix.EPOLLIN, func() { w.look(sp) }); err != nil {
+				w.complain(sp, err)
+			}
+		})
+	})
+	return false
+}
+
+// look reads the namespace's changes when it may.
+func (w *Watcher) look(sp *watched) {
+	if w.mayLook(sp) {
+		w.read(sp)
+	}
+}
+
 // read takes in what the kernel says has changed.
 func (w *Watcher) read(sp *watched) {
-	stale := false
+	unknown := allKnown
 	lost, err := sp.monitor.Read(w.buf, func(c kernel.Change) {
-		stale = sp.table.change(c) || stale
+		unknown = max(unknown, sp.table.change(c))
 	})
 	if err != nil {
 		w.complain(sp, err)
 	}
-	if lost {
+	if lost || unknown == nothingKnown {
 		w.resync(sp)
 		return
 	}
-	if stale {
-		if sp.table.routes, err = sp.handle.Routes(); err != nil {
+	if unknown == routesUnknown {
+		routes, err := sp.handle.Routes()
+		if err != nil {
 			w.complain(sp, err)
+			return
 		}
+		sp.table.routes = cut(&sp.table, routes)
 	}
 	w.tell(sp)
 }

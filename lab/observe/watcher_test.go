@@ -7,11 +7,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"podlab/lab"
 	"podlab/lab/kernel"
 	"podlab/lab/labtest"
 	"podlab/lab/observe"
+	"podlab/lab/plan"
 )
 
 const blue = lab.NamespaceID("netns/node1/blue")
@@ -116,18 +118,19 @@ func TestPrivilegedLostChanges(t *testing.T) {
 	release := w.Hold()
 	var lines strings.Builder
 	lines.WriteString("link add a0 type veth peer name a1\nlink set a0 up\n")
-	const count = 1500
+	const count = 300
 	for i := range count {
-		fmt.Fprintf(&lines, "addr add 10.%d.%d.1/32 dev a0\n", i/250, i%250)
+		fmt.Fprintf(&lines, "addr add 10.%d.%d.1/32 dev a0\nroute add 11.%d.%d.0/24 dev a0\n", i/250, i%250, i/250, i%250)
 	}
 	batch(t, h, lines.String())
 	release()
 	if err := w.Settle(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	a0, _ := labtest.Link(log.State(), blue, "a0")
-	if len(a0.Addrs) != count {
-		t.Errorf("a0 has %d addresses in the state, want %d", len(a0.Addrs), count)
+	ns, _ := labtest.Namespace(log.State(), blue)
+	routes := slices.DeleteFunc(slices.Clone(ns.Routes), func(r lab.Route) bool { return r.Protocol != "boot" })
+	if len(routes) != count {
+		t.Errorf("the state has %d routes, want %d", len(routes), count)
 	}
 	// All at once, and not one event for each.
 	if n := len(events(log, 0, lab.EventLinkSet)); n > 20 {
@@ -187,5 +190,70 @@ func TestPrivilegedNoFlood(t *testing.T) {
 	}
 	for _, e := range events(log, seq, lab.EventLinkSet, lab.EventLinkGone) {
 		t.Errorf("event %d: %+v", e.Seq, e.Link)
+	}
+}
+
+// A learner who makes more than the agent keeps is shown a part; and when
+// things go, what is left.
+func TestPrivilegedLimits(t *testing.T) {
+	w, log, h := watch(t)
+	batch(t, h, "link add a0 type veth peer name a1\nlink set a0 up\nlink set a1 up")
+	var add, del strings.Builder
+	const count = 1200
+	for i := range count {
+		fmt.Fprintf(&add, "route add 11.%d.%d.0/24 dev a0\n", i/250, i%250)
+		if i >= 10 {
+			fmt.Fprintf(&del, "route del 11.%d.%d.0/24 dev a0\n", i/250, i%250)
+		}
+	}
+	routes := func() int {
+		t.Helper()
+		if err := w.Settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ns, _ := labtest.Namespace(log.State(), blue)
+		return len(slices.DeleteFunc(slices.Clone(ns.Routes), func(r lab.Route) bool { return r.Protocol != "boot" }))
+	}
+	batch(t, h, add.String())
+	if n := routes(); n < 900 || n > 1000 {
+		t.Errorf("%d of %d routes are shown, want at most 1000", n, count)
+	}
+	batch(t, h, del.String())
+	if n := routes(); n != 10 {
+		t.Errorf("%d routes are shown, want the 10 that are left", n)
+	}
+}
+
+// Changes without end make few events, and the last of them is told.
+func TestPrivilegedFlood(t *testing.T) {
+	w, log, h := watch(t)
+	if err := w.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	seq := log.State().Seq
+	ops := []plan.Op{plan.LinkUp{Name: "lo"}, plan.LinkDown{Name: "lo"}}
+	start := time.Now()
+	const count = 3001
+	for i := range count {
+		if err := h.Apply(ops[i%2:][:1], nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	took := time.Since(start)
+	labtest.WaitState(t, log, "lo up", func(s lab.State) bool {
+		lo, _ := labtest.Link(s, blue, "lo")
+		return lo.Up
+	})
+	if err := w.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// One look in 10 ms, after the first 50, and this test's own.
+	most := 50 + int(took/(10*time.Millisecond)) + 5
+	if n := len(events(log, seq, lab.EventLinkSet)); n > most {
+		t.Errorf("%d events for %d changes in %s, want at most %d", n, count, took, most)
+	}
+	lo, _ := labtest.Link(log.State(), blue, "lo")
+	if !lo.Up {
+		t.Error("lo is down in the state")
 	}
 }

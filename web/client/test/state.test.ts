@@ -126,3 +126,13 @@ test("the past goes in front of the log and tells the steps", () => {
   assert.equal(m.steps.get("default/pod-a")!.length, 2);
   assert.equal(m.seq, 11);
 });
+
+test("a snapshot says when the log lacks events, and the past is worked in between", () => {
+  const live = reduce(start(), [event(11, { kind: "link.set", ns: node1, link: link(5, "veth1", "veth") })]);
+  assert.equal(live.unseen, true, "ten events came before the first snapshot");
+  const again = reduce({ ...live, unseen: false }, [snapshot(state(20)), event(21, { kind: "link.set", ns: node1, link: link(5, "veth1", "veth") })]);
+  assert.equal(again.unseen, true);
+  const m = withPast(again, [15, 18, 21, 22].map((seq) => event(seq, { kind: "phase" }).event!));
+  assert.deepEqual(m.log.map((e) => e.seq), [11, 15, 18, 21], "in order, none twice, none from the future");
+  assert.equal(reduce({ ...live, unseen: false }, [snapshot(state(11))]).unseen, false);
+});

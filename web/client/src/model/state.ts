@@ -26,6 +26,8 @@ export interface Model {
   readonly log: readonly Event[];
   /** steps of creation and termination by pod. */
   readonly steps: ReadonlyMap<string, readonly StepEvent[]>;
+  /** unseen is set by a snapshot that has events which the log lacks. */
+  readonly unseen: boolean;
   /** gap is set when an event is missing: the stream must begin anew. */
   readonly gap: boolean;
   /** error is why the server ended the stream, if it did. */
@@ -44,6 +46,7 @@ export function initial(boot: Pick<LabBoot, "phase" | "reason">): Model {
     checks: new Map(),
     log: [],
     steps: new Map(),
+    unseen: false,
     gap: false,
     error: null,
   };
@@ -124,6 +127,7 @@ function applySnapshot(d: Draft, s: State): void {
   d.model = {
     ...d.model,
     known: true,
+    unseen: d.model.unseen || s.seq > (d.log.at(-1)?.seq ?? 0),
     gap: false,
     seq: s.seq,
     spec: s.spec,
@@ -219,15 +223,14 @@ function addStep(d: Draft, step: StepEvent): void {
   }
 }
 
-/** withPast puts the events before the snapshot in front of the log. */
+/** withPast works events that the log lacks into it, and tells the steps again. */
 export function withPast(model: Model, past: readonly Event[]): Model {
-  const first = model.log[0]?.seq ?? model.seq + 1;
-  const older = past.filter((e) => e.seq < first);
-  const steps = new Map<string, readonly StepEvent[]>();
-  const log = [...older, ...model.log].slice(-LOG_LIMIT);
-  const d: Draft = { model, namespaces: null, pods: null, steps, log: null };
+  const have = new Set(model.log.map((e) => e.seq));
+  const missing = past.filter((e) => e.seq <= model.seq && !have.has(e.seq));
+  const log = [...missing, ...model.log].sort((a, b) => a.seq - b.seq).slice(-LOG_LIMIT);
+  const d: Draft = { model, namespaces: null, pods: null, steps: new Map(), log: null };
   for (const e of log) if (e.step) addStep(d, e.step);
-  return { ...model, log, steps };
+  return { ...model, log, steps: d.steps! };
 }
 
 /** linkAt finds a link by reference. */

@@ -77,20 +77,24 @@ export class Store {
     this.model = reduce(this.model, batch);
     if (this.model.gap) this.stream.again();
     if (this.model.lab.deleted) this.stream.close();
-    if (this.model.known && !this.pastAsked) void this.askPast();
+    if (this.model.unseen && !this.pastAsked) void this.askPast();
     this.notify();
   };
 
-  /** askPast fetches what happened before the page was opened. */
+  /** askPast fetches what happened before the snapshot. */
   private async askPast(): Promise<void> {
     this.pastAsked = true;
+    this.model = { ...this.model, unseen: false };
     try {
       const res = await fetch(`/api/v1/labs/${this.boot.id}/log?before=${this.model.seq + 1}&limit=3000`);
       if (!res.ok) return;
-      this.model = withPast(this.model, (await res.json()) as Event[]);
+      const past = (await res.json()) as Event[]; // the model may have gone on meanwhile
+      this.model = withPast(this.model, past);
       this.notify();
     } catch {
-      this.pastAsked = false; // the connection was lost: the next snapshot asks again
+      // the connection was lost: the next snapshot asks again
+    } finally {
+      this.pastAsked = false;
     }
   }
 

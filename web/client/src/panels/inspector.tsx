@@ -67,10 +67,11 @@ function Head({ kind, title, status, onClose, children }: { kind: string; title:
   return (
     <header class="ins-head">
       <div class="ins-title">
-        <p class="eyebrow">{kind}</p>
+        <p class="eyebrow">
+          {kind} {status}
+        </p>
         <h2 class="mono">{title}</h2>
       </div>
-      {status}
       <span class="grow" />
       {children}
       {onClose && <IconButton icon="close" label={t("ins.close")} onClick={onClose} />}

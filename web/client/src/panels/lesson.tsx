@@ -68,6 +68,7 @@ function Prose(props: LessonProps & { exercise: Exercise }) {
     slots.current = [];
     const placed = new Set<string>();
     for (const pre of root.querySelectorAll<HTMLElement>("pre[data-run], pre[data-apply]")) decorate(pre, latest);
+    for (const pre of root.querySelectorAll<HTMLElement>("pre:not(.command-run pre)")) pre.tabIndex = 0; // to be scrolled by keyboard
     for (const slot of root.querySelectorAll<HTMLElement>("[data-task]")) {
       const index = (props.exercise.tasks ?? []).findIndex((x) => x.id === slot.dataset["task"]);
       const task = props.exercise.tasks?.[index];
@@ -110,7 +111,7 @@ function decorate(pre: HTMLElement, latest: { current: LessonProps }): void {
     button.append(pre.cloneNode(true));
     const where = document.createElement("span");
     where.className = "command-where";
-    where.textContent = `${t("lesson.run", { place: target })} ↵`;
+    where.textContent = `${t("lesson.run", { place: target.replace(/^node:/, "") })} ↵`;
     button.append(where);
     button.querySelector("pre")!.removeAttribute("tabindex");
     button.addEventListener("click", () => latest.current.onRun(target, body.trimEnd()));

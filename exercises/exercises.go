@@ -50,7 +50,7 @@ type Exercise struct {
 	// Answers are the manifests solution-NAME.yaml and wrong-NAME.yaml, for the
 	// scripts only: no learner sees them.
 	Answers map[string]string
-	Tasks []Task
+	Tasks   []Task
 	// Lesson is trusted HTML: <pre data-run="TARGET"> is a command to click,
 	// <pre data-apply="FILE"> a manifest for the editor, <div data-task="ID">
 	// the place of a task's checks.

@@ -74,15 +74,20 @@ func (e *Events) Next() (agentapi.StreamMessage, error) {
 	return m, nil
 }
 
+// ErrBroke is the error of a stream that ended without a word: the agent is
+// gone, or about to be.
+var ErrBroke = lab.Errorf(lab.CodeUnavailable, "the lab's event stream broke")
+
 func (e *Events) read() ([]byte, error) {
 	_, b, err := e.conn.ReadMessage()
-	if closed, ok := errors.AsType[*websocket.CloseError](err); ok && closed.Text != "" {
+	closed, ok := errors.AsType[*websocket.CloseError](err)
+	switch {
+	case err == nil:
+		return b, nil
+	case ok && closed.Code != websocket.CloseAbnormalClosure && closed.Text != "":
 		return nil, lab.Errorf(lab.CodeUnavailable, "the lab's event stream ended: %s", closed.Text)
 	}
-	if err != nil {
-		return nil, lab.Errorf(lab.CodeUnavailable, "the lab's event stream ended")
-	}
-	return b, nil
+	return nil, ErrBroke
 }
 
 // Close ends the subscription. It may be called more than once.

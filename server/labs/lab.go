@@ -139,10 +139,14 @@ func (l *Lab) setPlace(place int) {
 	}
 }
 
-// report takes results of the grader.
+// report takes results of the grader. They are written first: who has seen a
+// check green finds it green in the progress.
 func (l *Lab) report(ctx context.Context, results []view.CheckResult) {
 	if len(results) == 0 {
 		return
+	}
+	if err := l.m.store.SaveChecks(ctx, l.record.Owner, l.record.Exercise, results); err != nil && ctx.Err() == nil {
+		l.m.log.Error("cannot save progress", "lab", l.record.ID, "error", err)
 	}
 	l.update(func() {
 		l.version++
@@ -150,7 +154,4 @@ func (l *Lab) report(ctx context.Context, results []view.CheckResult) {
 			l.checks[checkKey{r.Task, r.Check}] = checkState{r, l.version}
 		}
 	})
-	if err := l.m.store.SaveChecks(ctx, l.record.Owner, l.record.Exercise, results); err != nil && ctx.Err() == nil {
-		l.m.log.Error("cannot save progress", "lab", l.record.ID, "error", err)
-	}
 }

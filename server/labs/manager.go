@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"podlab/lab"
+	"podlab/server/agentclient"
 )
 
 // Limits of a manager.
@@ -145,6 +146,9 @@ func (m *Manager) adoptLocked(r Record, s Sandbox) {
 	case !ended:
 		m.holding++
 		l.holds = true
+		if r.Phase == lab.PhaseReady {
+			l.agent = agentclient.New(s.Dial) // may be asked at once; adopt looks whether it answers
+		}
 		l.spawnLocked(l.adopt)
 	case r.Phase == lab.PhaseReady:
 		l.spawnLocked(func(ctx context.Context) { l.fail(ctx, l.reasonOf(errAgentEnded)) })

@@ -90,7 +90,10 @@ func (l *Lab) start(ctx context.Context) {
 
 // adopt is the life of an instance that a former server started.
 func (l *Lab) adopt(ctx context.Context) {
-	client := agentclient.New(l.sandbox.Dial)
+	client, _, err := l.Agent()
+	if err != nil {
+		client = agentclient.New(l.sandbox.Dial)
+	}
 	l.follow(ctx, l.connect(ctx, client, adoptTimeout))
 }
 
@@ -127,7 +130,9 @@ func (l *Lab) connect(ctx context.Context, client *agentclient.Client, timeout t
 	if h.Protocol != agentapi.Protocol && h.Protocol != agentapi.Protocol-1 || h.ID != l.record.ID {
 		return lab.Errorf(lab.CodeUnavailable, "its agent (podlab %.40q, protocol %d) is not one that this server (protocol %d) can speak with", h.Version, h.Protocol, agentapi.Protocol)
 	}
-	l.update(func() { l.agent = client })
+	if now, _, _ := l.Agent(); now != client {
+		l.update(func() { l.agent = client })
+	}
 	var confirmed error
 	var wg sync.WaitGroup
 	wg.Go(func() { confirmed = l.sandbox.Confirm(ctx) })

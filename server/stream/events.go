@@ -15,6 +15,9 @@ import (
 	"podlab/web/view"
 )
 
+// brokenWait is how long the lab manager may take to notice an agent's end.
+const brokenWait = 2 * time.Second
+
 // Stats counts; fields may be nil.
 type Stats struct {
 	// Forwarded is called for each event or snapshot sent to a browser.
@@ -68,10 +71,7 @@ func (s *eventSender) follow(ctx context.Context) error {
 	defer cancel()
 	events, err := agent.Events(ctx, s.after)
 	if err != nil {
-		if gone(s.lab, agent) {
-			return nil
-		}
-		return err
+		return s.broke(ctx, agent, err)
 	}
 	messages := make(chan agentclient.RawMessage, 16)
 	var readErr error
@@ -86,10 +86,10 @@ func (s *eventSender) follow(ctx context.Context) error {
 	for {
 		select {
 		case m, open := <-messages:
+			if !open && errors.Is(readErr, agentclient.ErrBroke) {
+				return s.broke(ctx, agent, readErr)
+			}
 			if !open {
-				if gone(s.lab, agent) {
-					return nil
-				}
 				return readErr
 			}
 			if err := s.forward(m); err != nil {
@@ -102,6 +102,26 @@ func (s *eventSender) follow(ctx context.Context) error {
 			if gone(s.lab, agent) {
 				return nil
 			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// broke is called when the agent no longer talks. Mostly it has ended, and the
+// lab manager is about to say so; should it not, the browser comes back.
+func (s *eventSender) broke(ctx context.Context, agent *agentclient.Client, err error) error {
+	patience := time.NewTimer(brokenWait)
+	defer patience.Stop()
+	for {
+		_, changed := s.lab.Status()
+		if gone(s.lab, agent) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-patience.C:
+			return err
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

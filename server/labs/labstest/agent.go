@@ -65,7 +65,9 @@ func newAgent(c agentapi.Config) *Agent {
 }
 
 func (a *Agent) close() {
+	a.mu.Lock()
 	close(a.closing)
+	a.mu.Unlock()
 	a.sockets.Wait()
 }
 
@@ -176,17 +178,32 @@ func (a *Agent) apply(w http.ResponseWriter, r *http.Request) {
 
 var upgrader websocket.Upgrader
 
+// enter counts a WebSocket, unless the agent is ending.
+func (a *Agent) enter() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	select {
+	case <-a.closing:
+		return false
+	default:
+	}
+	a.sockets.Add(1)
+	return true
+}
+
 // socket upgrades and runs f; the WebSocket is closed with the agent.
 func (a *Agent) socket(w http.ResponseWriter, r *http.Request, f func(*websocket.Conn)) {
 	c, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {
 		return
 	}
-	a.sockets.Add(1)
+	defer c.Close()
+	if !a.enter() {
+		return
+	}
 	defer a.sockets.Done()
 	ended := make(chan struct{})
 	defer close(ended)
-	defer c.Close()
 	go func() {
 		select {
 		case <-a.closing:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"time"
 
 	"podlab/lab"
 	"podlab/lab/agentapi"
@@ -13,6 +14,25 @@ import (
 
 func (a *Agent) facts(ctx context.Context, req agentapi.FactsRequest) (lab.Facts, error) {
 	return a.collector.Collect(ctx, req)
+}
+
+// settleTime is how long facts wait for the kernel's changes at most. What the
+// kernel has said by now is in the log a moment later, unless it never stops.
+const settleTime = time.Second
+
+// settled is the state with all that the kernel has said until now, so that a
+// check sees what the command before it did.
+func (a *Agent) settled() lab.State {
+	select {
+	case <-a.booted:
+		ctx, cancel := context.WithTimeout(context.Background(), settleTime)
+		defer cancel()
+		if err := a.network.Settle(ctx); err != nil {
+			a.opts.log.Warn("facts may lack the last changes", "err", err)
+		}
+	default: // the network is being built
+	}
+	return a.log.State()
 }
 
 // factSource lets the collector of facts read the lab's processes.

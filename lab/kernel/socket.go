@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,9 +39,9 @@ func openSocket() (*socket, error) {
 
 func (s *socket) close() error { return unix.Close(s.fd) }
 
-// answerSize is more than any datagram that the kernel sends for a request
-// (NLMSG_GOODSIZE, at most 32 KiB for a dump).
-const answerSize = 32 << 10
+// answers are buffers larger than any datagram that the kernel sends for a
+// request (netlink_dump: at most 32 KiB).
+var answers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // kernelError is an answer to one message.
 type kernelError struct {
@@ -166,10 +167,11 @@ func (s *socket) dumpOnce(kind uint16, fixed []byte, each func(kind uint16, body
 	if err := s.send(b.buf); err != nil {
 		return err
 	}
-	buf := make([]byte, answerSize)
+	buf := answers.Get().(*[32 << 10]byte)
+	defer answers.Put(buf)
 	var failure error
 	for finished := false; !finished; {
-		n, err := s.receive(buf)
+		n, err := s.receive(buf[:])
 		if err != nil {
 			return err
 		}
@@ -205,11 +207,12 @@ func (s *socket) query(kind uint16, fixed []byte, attrs func(*batch)) ([]byte, e
 	if err := s.send(b.buf); err != nil {
 		return nil, err
 	}
-	buf := make([]byte, answerSize)
+	buf := answers.Get().(*[32 << 10]byte)
+	defer answers.Put(buf)
 	var result []byte
 	var failure error
 	for finished := false; !finished; {
-		n, err := s.receive(buf)
+		n, err := s.receive(buf[:])
 		if err != nil {
 			return nil, err
 		}

@@ -7,5 +7,6 @@ func partCommands(env *Env) []*cobra.Command {
 	return []*cobra.Command{
 		exerciseCommand(env),
 		doctorCommand(env), doctorProbeCommand(),
+		benchCommand(env), benchInsideCommand(),
 	}
 }

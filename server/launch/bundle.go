@@ -65,7 +65,7 @@ func (l *Launcher) spec(sb *sandbox) (*specs.Spec, error) {
 		Hostname: sb.id,
 		Root:     &specs.Root{Path: stageRoot, Readonly: true},
 		Process: &specs.Process{
-			Args: []string{programPath, AgentCommand},
+			Args: []string{programPath, l.opt.Command},
 			Cwd:  "/",
 			Env: []string{
 				"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -42,6 +42,8 @@ type Options struct {
 	RootFS string
 	// Program is what runs as `podlab agent`; default: this very program.
 	Program string
+	// Command is the program's argument; default AgentCommand.
+	Command string
 	// CgroupName is the directory of all labs in each hierarchy. The default
 	// tells the data directory, so that several servers never meet.
 	CgroupName string
@@ -152,6 +154,9 @@ var validID = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 func New(opt Options) (*Launcher, error) {
 	if opt.RootFS == "" {
 		opt.RootFS = filepath.Join(opt.Data, "rootfs", "current")
+	}
+	if opt.Command == "" {
+		opt.Command = AgentCommand
 	}
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)

@@ -1,0 +1,248 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"podlab/lab"
+	"podlab/lab/agentapi"
+	"podlab/server/api"
+	"podlab/web/view"
+)
+
+// creates measures what a learner waits for: from the request to ready pods
+// and a shell's prompt, and the deletion.
+func (e *env) creates(ctx context.Context) ([]Row, error) {
+	var ready, prompt, deleted, gone []float64
+	for i := range e.Rounds {
+		began := time.Now()
+		l, err := e.api.CreateLab(ctx, api.NewLab{Name: fmt.Sprintf("bench %d", i)})
+		if err != nil {
+			return nil, err
+		}
+		if err := e.api.Await(ctx, l.ID, nil); err != nil {
+			return nil, err
+		}
+		ready = append(ready, millis(time.Since(began)))
+		if err := e.awaitPrompt(ctx, l.ID); err != nil {
+			return nil, err
+		}
+		prompt = append(prompt, millis(time.Since(began)))
+		began = time.Now()
+		if err := e.api.DeleteLab(ctx, l.ID); err != nil {
+			return nil, err
+		}
+		deleted = append(deleted, millis(time.Since(began)))
+		if err := e.awaitGone(ctx, l.ID); err != nil {
+			return nil, err
+		}
+		gone = append(gone, millis(time.Since(began)))
+	}
+	return []Row{
+		{What: "lab created → default pods ready, p50", Value: percentile(ready, 50), Unit: "ms", Beside: fmt.Sprintf("of %d", e.Rounds)},
+		{What: "lab created → pods ready and shell prompt, p50", Value: percentile(prompt, 50), Unit: "ms", Limit: 250},
+		{What: "lab created → pods ready and shell prompt, p95", Value: percentile(prompt, 95), Unit: "ms", Limit: 500},
+		{What: "lab deleted by the API → call returns, p95", Value: percentile(deleted, 95), Unit: "ms", Limit: 50},
+		{What: "lab deleted by the API → directory gone, p95", Value: percentile(gone, 95), Unit: "ms", Limit: 1000},
+	}, nil
+}
+
+// awaitPrompt opens a terminal in pod-a and waits for its prompt.
+func (e *env) awaitPrompt(ctx context.Context, id string) error {
+	t, err := e.api.OpenTerminal(ctx, id, agentapi.TerminalRequest{Target: "pod-a", Cols: 80, Rows: 24})
+	if err != nil {
+		return err
+	}
+	conn, err := e.api.Attach(ctx, id, t.ID)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	var seen []byte
+	for !bytes.ContainsRune(seen, '#') {
+		kind, p, err := conn.ReadMessage()
+		if err != nil {
+			return fmt.Errorf("no prompt, only %q: %w", seen, err)
+		}
+		if kind == websocket.BinaryMessage {
+			seen = append(seen, p...)
+		}
+	}
+	return nil
+}
+
+// changes is how many kernel changes are timed.
+const changes = 300
+
+// changeScript makes changes and prints the moment before each: what comes
+// between, the start of ip itself, counts against us.
+const changeScript = `for i in $(seq %d); do echo $i $EPOCHREALTIME; ip addr add 10.99.$((i / 250)).$((i %% 250))/32 dev lo; done`
+
+// events measures from a change in a node's kernel to the event on a
+// browser's WebSocket.
+func (e *env) events(ctx context.Context) ([]Row, error) {
+	l, err := e.create(ctx, "events", "")
+	if err != nil {
+		return nil, err
+	}
+	defer e.delete(ctx, l)
+	stream, err := e.api.Events(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	done := make(chan map[string]time.Time, 1)
+	go func() { done <- addressesSeen(stream) }()
+	out, err := e.exec(ctx, l, "node:node1", "bash", "-c", fmt.Sprintf(changeScript, changes))
+	if err != nil {
+		return nil, err
+	}
+	var seen map[string]time.Time
+	select {
+	case seen = <-done:
+	case <-time.After(20 * time.Second):
+		return nil, errors.New("not all changes came as events")
+	}
+	var took []float64
+	for line := range strings.Lines(out) {
+		number, moment, _ := strings.Cut(strings.TrimSpace(line), " ")
+		i, err1 := strconv.Atoi(number)
+		seconds, err2 := strconv.ParseFloat(moment, 64)
+		at, ok := seen[fmt.Sprintf("10.99.%d.%d/32", i/250, i%250)]
+		if err1 != nil || err2 != nil || !ok {
+			return nil, fmt.Errorf("change %q has no event", strings.TrimSpace(line))
+		}
+		took = append(took, float64(at.UnixNano())/1e6-seconds*1e3)
+	}
+	beside := fmt.Sprintf("%d addresses added by ip, whose own start of about 2 ms is in the figure", len(took))
+	return []Row{
+		{What: "kernel change → event on the page's socket, p50", Value: percentile(took, 50), Unit: "ms", Beside: beside},
+		{What: "kernel change → event on the page's socket, p99", Value: percentile(took, 99), Unit: "ms", Limit: 20, Beside: beside},
+	}, nil
+}
+
+// addressesSeen reads link events until all changes have come, and returns
+// when each address was first seen.
+func addressesSeen(stream *websocket.Conn) map[string]time.Time {
+	seen := map[string]time.Time{}
+	for len(seen) < changes {
+		var m view.StreamMessage
+		if stream.ReadJSON(&m) != nil {
+			break
+		}
+		if m.Event == nil || m.Event.Kind != lab.EventLinkSet || m.Event.Link.Name != "lo" {
+			continue
+		}
+		for _, a := range m.Event.Link.Addrs {
+			key := a.Prefix.String()
+			if _, ok := seen[key]; !ok && strings.HasPrefix(key, "10.99.") {
+				seen[key] = time.Now()
+			}
+		}
+	}
+	return seen
+}
+
+// fourth is one pod more than the default lab has.
+const fourth = `apiVersion: v1
+kind: Pod
+metadata: {name: pod-d}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: app, image: nicolaka/netshoot, command: [sleep, infinity]}
+`
+
+// many creates labs of four pods all at once, then works in each.
+func (e *env) many(ctx context.Context) ([]Row, error) {
+	began := time.Now()
+	ids, err := forEach(e.Labs, func(i int) (string, error) {
+		return e.create(ctx, fmt.Sprintf("many %d", i), lab.DefaultPods+"---\n"+fourth)
+	})
+	took := time.Since(began)
+	defer forEach(len(ids), func(i int) (string, error) { e.delete(ctx, ids[i]); return "", nil })
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	var answers []float64
+	_, err = forEach(len(ids), func(i int) (string, error) {
+		asked := time.Now()
+		_, err := e.exec(ctx, ids[i], "pod-d", "ip", "-br", "addr")
+		mu.Lock()
+		defer mu.Unlock()
+		answers = append(answers, millis(time.Since(asked)))
+		return "", err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return []Row{
+		{What: fmt.Sprintf("%d labs of 4 pods at once: all ready", e.Labs), Value: took.Seconds(), Unit: "s", Limit: 10},
+		{What: fmt.Sprintf("%d labs: a command in each, all at once, slowest answer", e.Labs), Value: percentile(answers, 100), Unit: "ms"},
+	}, nil
+}
+
+// forEach runs f for 0 to n-1 at once and joins what they give.
+func forEach(n int, f func(int) (string, error)) ([]string, error) {
+	out, errs := make([]string, n), make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { out[i], errs[i] = f(i) })
+	}
+	wg.Wait()
+	return out, errors.Join(errs...)
+}
+
+// create makes a lab that is ready; pods are those of the default lab if none
+// are given.
+func (e *env) create(ctx context.Context, name, pods string) (string, error) {
+	l, err := e.api.CreateLab(ctx, api.NewLab{Name: name, Manifest: pods})
+	if err != nil {
+		return "", err
+	}
+	return l.ID, e.api.Await(ctx, l.ID, nil)
+}
+
+func (e *env) delete(ctx context.Context, id string) {
+	ctx = context.WithoutCancel(ctx)
+	if e.api.DeleteLab(ctx, id) == nil {
+		e.awaitGone(ctx, id)
+	}
+}
+
+// exec runs a command in a place of a lab and returns what it printed.
+func (e *env) exec(ctx context.Context, id string, target lab.Target, command ...string) (string, error) {
+	conn, err := e.api.Exec(ctx, id, url.Values{"target": {string(target)}, "command": command})
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	conn.SetReadDeadline(time.Now().Add(time.Minute))
+	var out strings.Builder
+	for {
+		_, p, err := conn.ReadMessage()
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("cannot run %s in %s: %w", command[0], target, err)
+		case len(p) == 0:
+		case p[0] == 1:
+			out.Write(p[1:])
+		case p[0] == 3: // the status ends it
+			if !bytes.Contains(p, []byte(`"Success"`)) {
+				return "", fmt.Errorf("%s in %s: %s", command[0], target, p[1:])
+			}
+			return out.String(), nil
+		}
+	}
+}

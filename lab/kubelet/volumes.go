@@ -197,7 +197,7 @@ func writeFiles(dir string, files map[string]file) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	for name, f := range files {
 		if d := path.Dir(name); d != "." {
 			if err := root.MkdirAll(d, 0o755); err != nil {
@@ -251,7 +251,7 @@ func subPath(dir string, m corev1.VolumeMount, env map[string]string) (source st
 	if err != nil {
 		return "", false, fmt.Errorf("cannot open volume %q: %w", m.Name, err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	info, err := root.Stat(sub)
 	if errors.Is(err, os.ErrNotExist) {
 		if err = root.MkdirAll(sub, 0o777); err == nil {

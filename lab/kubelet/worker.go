@@ -44,7 +44,6 @@ type worker struct {
 	retry      backoffState // of the sandbox
 	ending     *ending
 	over       bool // all containers have ended for good
-	message    string
 	logs       string
 }
 
@@ -228,28 +227,27 @@ func (w *worker) step(course string, number int, name, detail string, began time
 func (w *worker) startSandbox(ctx context.Context, pod *corev1.Pod) error {
 	began := w.k.cfg.Clock.Now()
 	if err := os.MkdirAll(w.dir(), 0o755); err != nil {
-		return w.sandboxFailed(pod, "Failed", err)
+		return w.sandboxFailed(pod, "Failed", "", err)
 	}
 	volumes, err := w.k.makeVolumes(ctx, pod, w.addresses(pod))
 	w.step("create", 2, "kubelet begins", fmt.Sprintf("on %s, %d volumes", w.k.node.Name, len(volumes)), began, err)
 	if err != nil {
-		return w.sandboxFailed(pod, "FailedMount", err)
+		return w.sandboxFailed(pod, "FailedMount", "", err)
 	}
 	w.volumes = volumes
 	if err := w.startNetwork(ctx, pod); err != nil {
-		w.stopSandbox(nil)
-		return w.sandboxFailed(pod, "FailedCreatePodSandBox", fmt.Errorf("Failed to create pod sandbox: %w", err))
+		return w.sandboxFailed(pod, "FailedCreatePodSandBox", "Failed to create pod sandbox: ", errors.Join(err, w.stopSandbox(nil)))
 	}
 	if err := w.writeEtc(pod); err != nil {
-		w.stopSandbox(nil)
-		return w.sandboxFailed(pod, "Failed", err)
+		return w.sandboxFailed(pod, "Failed", "", errors.Join(err, w.stopSandbox(nil)))
 	}
 	return nil
 }
 
-func (w *worker) sandboxFailed(pod *corev1.Pod, reason string, err error) error {
+// sandboxFailed tells why a pod could not begin.
+func (w *worker) sandboxFailed(pod *corev1.Pod, reason, prefix string, err error) error {
 	if !errors.Is(err, context.Canceled) {
-		w.k.recorder.Event(pod, corev1.EventTypeWarning, reason, err.Error())
+		w.k.recorder.Event(pod, corev1.EventTypeWarning, reason, prefix+err.Error())
 	}
 	return err
 }

@@ -148,7 +148,7 @@ func TestLogRotatesUnderAFollower(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		err := l.Read(t.Context(), LogOptions{Tail: -1, Follow: true}, w)
-		w.Close()
+		_ = w.Close()
 		done <- err
 	}()
 	const line = 1000

@@ -100,7 +100,13 @@ var rules = []rule{
 	},
 	{
 		Packages: []string{"..."},
-		Except:   []string{"lab/image/programs/..."}, // a pause after a failed accept has no event
+		Except:   []string{"lab/image/programs/..."},
+		Imports:  []string{"lab/image/programs/..."},
+		Tests:    true,
+		Why:      "they are programs of the images, not packages of podlab",
+	},
+	{
+		Packages: []string{"..."},
 		Calls:    []string{"time.Sleep"},
 		Tests:    true,
 		Why:      "wait for the event, not for a guess of how long it takes",

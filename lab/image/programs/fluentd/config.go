@@ -64,7 +64,7 @@ func (c *config) add(name, arg string, params map[string]string) error {
 	switch name {
 	case "source":
 		if kind != "forward" {
-			return fmt.Errorf("Unknown input plugin %q; there is forward", kind)
+			return fmt.Errorf("unknown input plugin %q; there is forward", kind)
 		}
 		s := source{Bind: "0.0.0.0", Port: 24224}
 		for key, value := range params {
@@ -85,7 +85,7 @@ func (c *config) add(name, arg string, params map[string]string) error {
 		c.Sources = append(c.Sources, s)
 	case "match":
 		if kind != "stdout" {
-			return fmt.Errorf("Unknown output plugin %q; there is stdout", kind)
+			return fmt.Errorf("unknown output plugin %q; there is stdout", kind)
 		}
 		if arg == "" {
 			arg = "**"

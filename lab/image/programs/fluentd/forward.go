@@ -32,6 +32,8 @@ type forward struct {
 	udp net.PacketConn
 	wg  sync.WaitGroup
 
+	done chan struct{} // closed by close
+
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
 }
@@ -47,15 +49,16 @@ func listen(src source, out *output) (*forward, error) {
 		tcp.Close()
 		return nil, err
 	}
-	f := &forward{out: out, tcp: tcp, udp: udp, conns: map[net.Conn]struct{}{}}
+	f := &forward{out: out, tcp: tcp, udp: udp, done: make(chan struct{}), conns: map[net.Conn]struct{}{}}
 	f.wg.Go(f.accept)
 	f.wg.Go(f.heartbeats)
 	return f, nil
 }
 
 func (f *forward) close() {
-	f.tcp.Close()
-	f.udp.Close()
+	close(f.done)
+	_ = f.tcp.Close()
+	_ = f.udp.Close()
 	f.mu.Lock()
 	for c := range f.conns {
 		c.Close()
@@ -86,8 +89,12 @@ func (f *forward) accept() {
 		}
 		if err != nil {
 			f.out.log("warn", "cannot accept: %v", err)
-			time.Sleep(100 * time.Millisecond) // such as too many open files
-			continue
+			select {
+			case <-time.After(100 * time.Millisecond): // such as too many open files
+				continue
+			case <-f.done:
+				return
+			}
 		}
 		if !f.add(c) {
 			f.out.log("warn", "too many connections, closing addr=%q", c.RemoteAddr())

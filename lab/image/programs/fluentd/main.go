@@ -99,11 +99,11 @@ func (o *output) record(at time.Time, tag string, json []byte) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	fmt.Fprintf(o.w, "%s %s: %s\n", at.Format(timeFormat), tag, json)
+	_, _ = fmt.Fprintf(o.w, "%s %s: %s\n", at.Format(timeFormat), tag, json)
 }
 
 func (o *output) log(level, format string, args ...any) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	fmt.Fprintf(o.w, "%s [%s]: #0 %s\n", o.now().Format("2006-01-02 15:04:05 -0700"), level, fmt.Sprintf(format, args...))
+	_, _ = fmt.Fprintf(o.w, "%s [%s]: #0 %s\n", o.now().Format("2006-01-02 15:04:05 -0700"), level, fmt.Sprintf(format, args...))
 }

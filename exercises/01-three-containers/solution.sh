@@ -11,7 +11,7 @@ kubectl label pod multi-container-pod --overwrite "netns=$inode"
 #@ on multi-container-pod/web-server
 printf '\x93\xa9web.hello\x00\x81\xa7message\xb5hello from web-server' | nc -N 127.0.0.1 24224
 #@ on multi-container-pod/log-collector
-setsid socat TCP-LISTEN:8088,fork,reuseaddr SYSTEM:'echo I live in log-collector' </dev/null >/dev/null 2>&1 &
+background socat TCP-LISTEN:8088,fork,reuseaddr SYSTEM:'echo I live in log-collector'
 
 # Analysis 3: the conflict, and the same pod with another port.
 #@ apply port-conflict.yaml
@@ -19,8 +19,8 @@ setsid socat TCP-LISTEN:8088,fork,reuseaddr SYSTEM:'echo I live in log-collector
 
 # Analysis 4: one listener for the pod alone, one for all.
 #@ on multi-container-pod/web-server
-setsid socat TCP-LISTEN:7070,bind=127.0.0.1,fork,reuseaddr SYSTEM:'echo only for neighbours' </dev/null >/dev/null 2>&1 &
-setsid socat TCP-LISTEN:7071,fork,reuseaddr SYSTEM:'echo for everyone' </dev/null >/dev/null 2>&1 &
+background socat TCP-LISTEN:7070,bind=127.0.0.1,fork,reuseaddr SYSTEM:'echo only for neighbours'
+background socat TCP-LISTEN:7071,fork,reuseaddr SYSTEM:'echo for everyone'
 
 # Analysis 5: rules in the pod's own network namespace, set from its node.
 #@ on node-of:multi-container-pod

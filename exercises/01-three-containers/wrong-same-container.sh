@@ -4,6 +4,6 @@
 #@ apply pod.yaml
 #@ wait one-netns
 #@ on multi-container-pod/web-server
-setsid socat TCP-LISTEN:8088,fork,reuseaddr SYSTEM:'echo wrong house' </dev/null >/dev/null 2>&1 &
-setsid socat TCP-LISTEN:7070,fork,reuseaddr SYSTEM:'echo open to all' </dev/null >/dev/null 2>&1 &
-setsid socat TCP-LISTEN:7071,bind=127.0.0.1,fork,reuseaddr SYSTEM:'echo open to none' </dev/null >/dev/null 2>&1 &
+background socat TCP-LISTEN:8088,fork,reuseaddr SYSTEM:'echo wrong house'
+background socat TCP-LISTEN:7070,fork,reuseaddr SYSTEM:'echo open to all'
+background socat TCP-LISTEN:7071,bind=127.0.0.1,fork,reuseaddr SYSTEM:'echo open to none'

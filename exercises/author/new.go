@@ -82,8 +82,8 @@ tasks:
 `,
 		"lesson.ko.md":  "이야기로 시작합니다.\n\n:::predict 해 보기 전에: 무슨 일이 일어날까요?\n답.\n:::\n\n```sh {target=pod-a}\nss -lnt\n```\n\n{{task \"first\"}}\n",
 		"lesson.en.md":  "Begin with a story.\n\n:::predict Before you try: what will happen?\nThe answer.\n:::\n\n```sh {target=pod-a}\nss -lnt\n```\n\n{{task \"first\"}}\n",
-		"solution.sh":   "#!/usr/bin/env bash\n#@ on pod-a\nsetsid nc -lk 0.0.0.0 8080 </dev/null >/dev/null 2>&1 &\n",
+		"solution.sh":   "#!/usr/bin/env bash\n#@ on pod-a\nbackground nc -lk 0.0.0.0 8080\n",
 		"undo.sh":       "#!/usr/bin/env bash\n#@ on pod-a\npkill -x nc\n",
-		"wrong-port.sh": "#!/usr/bin/env bash\n#@ red listens\n#@ on pod-a\nsetsid nc -lk 0.0.0.0 8081 </dev/null >/dev/null 2>&1 &\n",
+		"wrong-port.sh": "#!/usr/bin/env bash\n#@ red listens\n#@ on pod-a\nbackground nc -lk 0.0.0.0 8081\n",
 	}
 }

@@ -133,7 +133,7 @@ func (s *session) step(ctx context.Context, step exercises.Step) error {
 	if err != nil {
 		return err
 	}
-	out, code, err := s.lab.Run(ctx, place, []string{"bash", "-euo", "pipefail", "-s"}, step.Text)
+	out, code, err := s.lab.Run(ctx, place, []string{"bash", "-euo", "pipefail", "-s"}, prelude+step.Text)
 	if err != nil {
 		return fmt.Errorf("cannot run on %s: %w", place, err)
 	}
@@ -142,6 +142,15 @@ func (s *session) step(ctx context.Context, step exercises.Step) error {
 	}
 	return nil
 }
+
+// prelude is what scripts can use. background starts a program that outlives
+// the script: it returns when the program leads a session of its own, since
+// what is left of the script's session is killed.
+const prelude = `background() {
+  setsid "$@" </dev/null >/dev/null 2>&1 &
+  while kill -0 $! 2>/dev/null && [ "$(ps -o sid= -p $!)" -ne $! ]; do :; done
+}
+`
 
 // wrong plays a wrong answer and looks that it does not pass: neither at once
 // nor when it has had as long as the other checks took.
@@ -174,18 +183,19 @@ func (s *session) expect(ctx context.Context, when string, ids []string, want ch
 	steady := 0
 	var results map[string]check.Result
 	for {
-		var err error
-		results, err = s.evaluate(ctx, ids)
+		latest, err := s.evaluate(ctx, ids)
 		switch {
 		case err != nil && ctx.Err() == nil:
 			return fmt.Errorf("%s: %w", when, err)
-		case err == nil && all(results, want):
+		case err != nil: // out of time; what was seen last is told
+		case all(latest, want):
 			if steady++; steady == 2 {
 				s.say("%s: %s %s", when, plural(len(ids)), word(want))
 				return nil
 			}
-		case err == nil:
-			steady = 0
+			results = latest
+		default:
+			steady, results = 0, latest
 		}
 		select {
 		case <-ticker.C:

@@ -202,13 +202,15 @@ fail again, and after each wrong-NAME.sh the checks that it names must not pass.
 // Starter makes labs of a server to play exercises in. The exercise is taken
 // as it is here, and the server does not watch its checks.
 func Starter(c *client.Client) author.Starter {
+	number := 0 // a name is free again only when all of its lab is gone
 	return func(ctx context.Context, e *exercises.Exercise) (author.Lab, error) {
 		shape, err := json.Marshal(e.Lab) // JSON is YAML
 		if err != nil {
 			return nil, err
 		}
+		number++
 		l, err := c.CreateLab(ctx, api.NewLab{
-			Name:     "test-" + e.ID,
+			Name:     fmt.Sprintf("test-%s-%d-%d", e.ID, os.Getpid(), number),
 			Manifest: string(shape) + "\n---\n" + lab.DefaultPods + "\n---\n" + e.Manifests,
 		})
 		if err != nil {

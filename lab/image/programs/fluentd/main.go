@@ -93,6 +93,9 @@ const timeFormat = "2006-01-02 15:04:05.000000000 -0700"
 
 // record prints one, if a pattern matches its tag.
 func (o *output) record(at time.Time, tag string, json []byte) {
+	if at.Unix() == 0 { // in_forward takes a time of 0 as "now"
+		at = o.now()
+	}
 	if !matchAny(o.match, tag) {
 		o.log("warn", "no patterns matched tag=%q", tag)
 		return

@@ -165,8 +165,8 @@ func validLog(p *LogProbe, place TargetParts) error {
 	if p == nil {
 		return nil
 	}
-	if place.Node != "" {
-		return fmt.Errorf("log wants a container, not a node")
+	if place.Container == "" {
+		return fmt.Errorf("log wants a container: from is POD/CONTAINER")
 	}
 	if len(p.Match) > maxProbeText {
 		return fmt.Errorf("log.match has %d bytes; at most %d are allowed", len(p.Match), maxProbeText)

@@ -75,12 +75,13 @@ func TestPlay(t *testing.T) {
 		"a wrong answer does pass": {lab: fakeLab{lax: true}, want: "after the wrong answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			p := Player{
 				Start: func(context.Context, *exercises.Exercise) (Lab, error) {
 					l := tt.lab
 					return &l, nil
 				},
-				Out: io.Discard, Settle: 300 * time.Millisecond,
+				Out: io.Discard, Settle: 3 * time.Second,
 			}
 			err := p.Play(t.Context(), e)
 			switch {

@@ -40,8 +40,13 @@ type Player struct {
 	Settle time.Duration
 }
 
-// again is how long the player waits before it looks at a lab again.
-const again = 100 * time.Millisecond
+const (
+	// again is how long the player waits before it looks at a lab again.
+	again = 100 * time.Millisecond
+	// stay is how long checks must have the outcome that is expected: none may
+	// have it by chance while the lab still settles.
+	stay = time.Second
+)
 
 // Play plays one exercise: in a fresh lab each check must fail; after the
 // solution each must pass; after undo.sh each must fail again. Then each
@@ -152,8 +157,7 @@ const prelude = `background() {
 }
 `
 
-// wrong plays a wrong answer and looks that it does not pass: neither at once
-// nor when it has had as long as the other checks took.
+// wrong plays a wrong answer and looks that it does not pass.
 func (s *session) wrong(ctx context.Context, name string) error {
 	script, err := s.e.Script(name)
 	if err != nil {
@@ -173,14 +177,13 @@ func (s *session) wrong(ctx context.Context, name string) error {
 	return s.expect(ctx, "after the wrong answer", script.Red, check.Fail)
 }
 
-// expect waits until every check named has the outcome wanted, and then looks
-// a second time, so that none has it by chance while the lab still settles.
+// expect waits until every check named has the outcome wanted, and stays so.
 func (s *session) expect(ctx context.Context, when string, ids []string, want check.Outcome) error {
 	ctx, cancel := context.WithTimeout(ctx, s.Settle)
 	defer cancel()
 	ticker := time.NewTicker(again)
 	defer ticker.Stop()
-	steady := 0
+	var since time.Time // of the outcome wanted
 	var results map[string]check.Result
 	for {
 		latest, err := s.evaluate(ctx, ids)
@@ -189,13 +192,16 @@ func (s *session) expect(ctx context.Context, when string, ids []string, want ch
 			return fmt.Errorf("%s: %w", when, err)
 		case err != nil: // out of time; what was seen last is told
 		case all(latest, want):
-			if steady++; steady == 2 {
+			if since.IsZero() {
+				since = time.Now()
+			}
+			if time.Since(since) >= stay {
 				s.say("%s: %s %s", when, plural(len(ids)), word(want))
 				return nil
 			}
 			results = latest
 		default:
-			steady, results = 0, latest
+			since, results = time.Time{}, latest
 		}
 		select {
 		case <-ticker.C:

@@ -78,7 +78,10 @@ func newAgent(opts options) (*Agent, error) {
 	a.closers = append(a.closers, func() { a.runtime.Close() })
 	a.log = observe.NewLog(a.config.Lab.Spec, time.Now)
 	src := factSource{a.runtime}
-	a.collector = facts.New(facts.Deps{State: a.settled, Processes: src, Runner: src, Logs: src})
+	a.collector = facts.New(facts.Deps{
+		State: a.settled, Processes: src, Runner: src,
+		Logs: containerLogs{func() *kubelet.Kubelets { return a.kubelets }},
+	})
 	a.terminals = terminal.NewManager(places{a.runtime}, func(e lab.TerminalEvent) {
 		a.log.Publish(lab.Event{Kind: lab.EventTerminal, Terminal: &e})
 	})

@@ -6,9 +6,13 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
 	"podlab/lab"
 	"podlab/lab/agentapi"
 	"podlab/lab/facts"
+	"podlab/lab/kubelet"
 	"podlab/lab/runtime"
 )
 
@@ -66,14 +70,23 @@ func (s factSource) Run(ctx context.Context, target lab.Target, args []string, s
 	return code, ctx.Err()
 }
 
-func (s factSource) OpenLog(place lab.TargetParts) (io.ReadCloser, error) {
-	log, err := s.rt.ContainerLog(runtime.PodKey{Namespace: place.Namespace, Name: place.Pod}, place.Container)
-	if err != nil {
-		return nil, lab.Errorf(lab.CodeNotFound, "%v", err)
-	}
+// containerLogs opens logs as the kubelets keep them: the run before the last
+// one first, so that the words of a container that crashes are still there.
+type containerLogs struct{ kubelets func() *kubelet.Kubelets }
+
+// OpenLog implements facts.Logs.
+func (l containerLogs) OpenLog(place lab.TargetParts) (io.ReadCloser, error) {
+	pod := types.NamespacedName{Namespace: place.Namespace, Name: place.Pod}
 	r, w := io.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() { w.CloseWithError(log.Read(ctx, runtime.LogOptions{Tail: -1}, w)) }()
+	go func() {
+		before := l.kubelets().Logs(ctx, pod, place.Container, &corev1.PodLogOptions{Previous: true}, w)
+		err := l.kubelets().Logs(ctx, pod, place.Container, &corev1.PodLogOptions{}, w)
+		if before == nil {
+			err = nil // there is something to read
+		}
+		w.CloseWithError(err)
+	}()
 	return logReader{r, cancel}, nil
 }
 

@@ -1,10 +1,5 @@
 package runtime
 
-import (
-	"fmt"
-	"slices"
-)
-
 // PodProcesses are the processes that hold a pod, by process id in the
 // agent's pid namespace.
 type PodProcesses struct {
@@ -47,21 +42,4 @@ func (r *Runtime) Nodes() map[string]int {
 		list[name] = n.pause.PID()
 	}
 	return list
-}
-
-// ContainerLog is the log of the newest container of that name in a pod; of
-// the pod's first container if the name is empty.
-func (r *Runtime) ContainerLog(key PodKey, container string) (*Log, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	p := r.newestPod(key)
-	if p == nil {
-		return nil, fmt.Errorf("there is no pod %s", key)
-	}
-	for _, c := range slices.Backward(p.containers) {
-		if container == "" || c.spec.Name == container {
-			return c.Log, nil
-		}
-	}
-	return nil, fmt.Errorf("pod %s has no container %q", key, container)
 }

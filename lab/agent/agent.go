@@ -160,8 +160,9 @@ func (a *Agent) boot(ctx context.Context) error {
 
 func (a *Agent) startAPI() error {
 	api, err := kube.New(kube.Config{
-		Journal: filepath.Join(a.opts.runDir, agentapi.JournalFile),
-		Log:     a.opts.log,
+		Journal:      filepath.Join(a.opts.runDir, agentapi.JournalFile),
+		ServiceCIDRs: a.config.Lab.Spec.ServiceCIDRs,
+		Log:          a.opts.log,
 	})
 	if err != nil {
 		return fmt.Errorf("cannot start the Kubernetes API: %w", err)

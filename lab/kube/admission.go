@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -58,7 +59,8 @@ func (p *admitter) Admit(ctx context.Context, a admission.Attributes, _ admissio
 		return apierrors.NewBadRequest("Resource was marked with kind Pod but was unable to be converted")
 	}
 	if pod.Spec.ServiceAccountName == "" {
-		pod.Spec.ServiceAccountName, pod.Spec.DeprecatedServiceAccount = "default", "default"
+		pod.Spec.ServiceAccountName = "default"
+		pod.Spec.DeprecatedServiceAccount = "default" //nolint:staticcheck // a real server sets both, and validation wants them equal
 	}
 	if !a.IsDryRun() || !isPending(ctx, a.GetNamespace()) {
 		if err := p.serviceAccount(a, pod); err != nil {
@@ -102,7 +104,7 @@ func (p *admitter) namespaceLifecycle(ctx context.Context, a admission.Attribute
 		return nil
 	}
 	err = admission.NewForbidden(a, fmt.Errorf("unable to create new content in namespace %s because it is being terminated", a.GetNamespace()))
-	if status, ok := err.(*apierrors.StatusError); ok {
+	if status := (*apierrors.StatusError)(nil); errors.As(err, &status) {
 		status.ErrStatus.Details.Causes = append(status.ErrStatus.Details.Causes, metav1.StatusCause{
 			Type: "NamespaceTerminating", Message: fmt.Sprintf("namespace %s is being terminated", a.GetNamespace()), Field: "metadata.namespace",
 		})

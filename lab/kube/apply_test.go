@@ -111,7 +111,7 @@ func TestApplyErrors(t *testing.T) {
 	for c := 'b'; c < 'i'; c++ {
 		bomb += fmt.Sprintf("%c: &%c [%s*%c]\n", c, c, strings.Repeat(fmt.Sprintf("*%c,", c-1), 9), c-1)
 	}
-	replace := func(old, new string) string { return strings.Replace(twoContainers, old, new, 1) }
+	replace := func(old, by string) string { return strings.Replace(twoContainers, old, by, 1) }
 	tests := []struct{ name, manifest, want string }{
 		{"empty", "# nothing\n", "0:0 invalid the manifest has no documents"},
 		{"unknown field", replace("image: busybox", "imagee: busybox"),
@@ -200,7 +200,7 @@ func TestApplyUndone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer closed(t, s)
 	cm := func(name, value string) string {
 		return "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + "}\ndata: {v: \"" + value + "\"}\n"
 	}

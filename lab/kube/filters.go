@@ -24,6 +24,7 @@ func (s *Server) filters(h http.Handler) http.Handler {
 	h = filters.WithRequestReceivedTimestamp(h)
 	h = filters.WithCacheControl(h)
 	h = filters.WithAuditInit(h) // handlers write to the audit context, though nobody reads it
+	h = endingUpgrades(h)
 	return s.recovering(h)
 }
 

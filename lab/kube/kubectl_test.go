@@ -161,12 +161,15 @@ func (f *fakeRuntime) Exec(ctx context.Context, pod types.NamespacedName, contai
 	in io.Reader, out, stderr io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
 	switch cmd[0] {
 	case "whereami":
-		fmt.Fprintf(out, "%s/%s %v", pod, container, tty)
+		_, err := fmt.Fprintf(out, "%s/%s %v", pod, container, tty)
+		return err
 	case "cat":
 		_, err := io.Copy(out, in)
 		return err
 	case "size":
-		fmt.Fprintln(out, "ready")
+		if _, err := fmt.Fprintln(out, "ready"); err != nil {
+			return err
+		}
 		for {
 			select {
 			case sz, ok := <-resize:
@@ -179,17 +182,19 @@ func (f *fakeRuntime) Exec(ctx context.Context, pod types.NamespacedName, contai
 			}
 		}
 	case "fail":
-		fmt.Fprintln(stderr, "no luck")
+		if _, err := fmt.Fprintln(stderr, "no luck"); err != nil {
+			return err
+		}
 		return utilexec.CodeExitError{Err: errors.New("command terminated with exit code 3"), Code: 3}
-	default:
-		return fmt.Errorf("exec: %q: executable file not found in $PATH", cmd[0])
 	}
-	return nil
+	return fmt.Errorf("exec: %q: executable file not found in $PATH", cmd[0])
 }
 
 func (f *fakeRuntime) Attach(_ context.Context, pod types.NamespacedName, _ string,
 	in io.Reader, out, _ io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize) error {
-	fmt.Fprintf(out, "attached to %s\n", pod)
+	if _, err := fmt.Fprintf(out, "attached to %s\n", pod); err != nil {
+		return err
+	}
 	if in != nil {
 		_, err := io.Copy(out, in)
 		return err
@@ -285,7 +290,7 @@ func TestKubectlEdit(t *testing.T) {
 // TestKubectlErrors has the words of a real API server.
 func TestKubectlErrors(t *testing.T) {
 	s := newSite(t)
-	replace := func(old, new string) string { return strings.Replace(twoContainers, old, new, 1) }
+	replace := func(old, by string) string { return strings.Replace(twoContainers, old, by, 1) }
 	s.refused(t, replace("image: busybox", "imagee: busybox"),
 		`Error from server (BadRequest): error when creating "STDIN": Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "spec.containers[1].imagee"`, "apply", "-f", "-")
 	s.refused(t, replace("containerPort: 80", "containerPort: high"),
@@ -509,7 +514,9 @@ func TestKubectlPortForward(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				fmt.Fprintf(c, "hello %d\n", i)
+				if _, err := fmt.Fprintf(c, "hello %d\n", i); err != nil {
+					t.Error(err)
+				}
 				if got, err := bufio.NewReader(c).ReadString('\n'); err != nil || got != fmt.Sprintf("8080 says hello %d\n", i) {
 					t.Errorf("got %q, %v", got, err)
 				}

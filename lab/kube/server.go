@@ -206,7 +206,8 @@ func (s *Server) group(gv schema.GroupVersion) *endpoints.APIGroupVersion {
 		Storage: s.storages[gv], Root: root, GroupVersion: gv, AllServedVersionsByResource: served,
 		OptionsExternalVersion: &schema.GroupVersion{Version: "v1"},
 		Serializer:             s.codecs, ParameterCodec: legacyscheme.ParameterCodec,
-		Typer: legacyscheme.Scheme, Creater: legacyscheme.Scheme, Convertor: legacyscheme.Scheme,
+		Typer: legacyscheme.Scheme, Convertor: legacyscheme.Scheme,
+		Creater:               legacyscheme.Scheme, //nolint:misspell // the field's name
 		ConvertabilityChecker: legacyscheme.Scheme, Defaulter: legacyscheme.Scheme,
 		Namer: runtime.Namer(meta.NewAccessor()), UnsafeConvertor: runtime.UnsafeObjectConvertor(legacyscheme.Scheme),
 		TypeConverter:              s.schemas,

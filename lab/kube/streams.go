@@ -97,7 +97,8 @@ func (s *Server) newKubeletTransport() http.RoundTripper {
 // becomes one. The connection ends with the request or with the server.
 func (s *Server) serveConn(c net.Conn) {
 	cut := context.AfterFunc(s.ctx, func() { _ = c.Close() })
-	l := &oneConn{conn: c, closed: make(chan struct{})}
+	ctx, gone := context.WithCancel(s.ctx)
+	l := &oneConn{conn: &watchedConn{c, gone}, closed: make(chan struct{})}
 	handled := make(chan struct{})
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -105,18 +106,20 @@ func (s *Server) serveConn(c net.Conn) {
 			s.serveKubelet(w, r)
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
-		BaseContext:       func(net.Listener) context.Context { return s.ctx },
+		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnState: func(_ net.Conn, st http.ConnState) {
 			switch st {
 			case http.StateHijacked:
 				s.wg.Go(func() {
 					<-handled
 					cut()
+					gone()
 				})
 				_ = l.Close()
 			case http.StateClosed:
 				_ = l.Close()
 				cut()
+				gone()
 			}
 		},
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),

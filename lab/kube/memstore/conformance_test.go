@@ -54,7 +54,7 @@ func clean(r *Resource) storagetesting.KeyValidation {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p, ok := obj.(*example.Pod); !ok || p.ResourceVersion != "" || p.SelfLink != "" {
+		if p, ok := obj.(*example.Pod); !ok || p.ResourceVersion != "" {
 			t.Errorf("kept is %+v", obj)
 		}
 	}

@@ -78,15 +78,14 @@ func (c cluster) event(t *testing.T, pod, reason string) string {
 		t.Fatal(err)
 	}
 	defer w.Stop()
-	for e := range w.ResultChan() {
-		ev := e.Object.(*corev1.Event)
-		if ev.Source.Component != "default-scheduler" {
-			t.Errorf("the event's component is %q", ev.Source.Component)
-		}
-		return ev.Message
+	e, ok := (<-w.ResultChan()).Object.(*corev1.Event)
+	if !ok {
+		t.Fatalf("no event %s came", reason)
 	}
-	t.Fatalf("no event %s came", reason)
-	return ""
+	if e.Source.Component != "default-scheduler" {
+		t.Errorf("the event's component is %q", e.Source.Component)
+	}
+	return e.Message
 }
 
 func TestScheduled(t *testing.T) {

@@ -153,8 +153,8 @@ func normal(s string) string {
 			}
 			// Whether there is a carrier already is a matter of time.
 			w = strings.NewReplacer("NO-CARRIER,", "", ",LOWER_UP", "", "DOWN", "STATE", "UNKNOWN", "STATE").Replace(w)
-			if w == "UP" {
-				w = "STATE"
+			if w == "UP" || w == "disabled" || w == "forwarding" {
+				w = "STATE" // a bridge's port forwards once it has a carrier
 			}
 			if w != "linkdown" {
 				words = append(words, w)

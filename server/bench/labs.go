@@ -156,8 +156,11 @@ func addressesSeen(stream *websocket.Conn) map[string]time.Time {
 // fourth is one pod more than the default lab has.
 const fourth = `apiVersion: v1
 kind: Pod
-metadata: {name: pod-d}
+metadata:
+  name: pod-d
+  annotations: {podlab.io/ips: "10.244.2.11,fd00:10:244:2::11"} # not one of the others'
 spec:
+  nodeSelector: {kubernetes.io/hostname: node2}
   terminationGracePeriodSeconds: 1
   containers:
   - {name: app, image: nicolaka/netshoot, command: [sleep, infinity]}

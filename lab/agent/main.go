@@ -6,20 +6,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"podlab/lab/agentapi"
 )
 
-// Memory of an agent is multiplied by the number of labs on a host, its time
-// is not: an idle agent allocates little. So the garbage collector runs early.
-const gcPercent = 35
-
 // Main runs the agent of a sandbox as its PID 1 and returns its exit code. The
 // version is podlab's, for the handshake.
 func Main(version string) int {
-	debug.SetGCPercent(gcPercent)
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	slog.SetDefault(log)
 	// The kernel delivers to PID 1 only the signals that it handles.

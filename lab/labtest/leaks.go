@@ -34,22 +34,22 @@ func leaks(before map[string]string) error {
 	if err != nil {
 		return err
 	}
-	namespaces := 0
+	// Package netns keeps the process's own namespace open, once.
+	home, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return err
+	}
+	homes := 0
 	var left []string
 	for fd, target := range after {
 		switch {
 		case before[fd] == target, strings.HasPrefix(target, "anon_inode:"), strings.HasPrefix(target, "pipe:"), strings.HasPrefix(target, "/proc/"):
 			// The Go runtime's poller and its wake-up.
-		case strings.HasPrefix(target, "net:["):
-			namespaces++
-			left = append(left, target)
+		case target == home && homes == 0:
+			homes++
 		default:
 			left = append(left, fd+" -> "+target)
 		}
-	}
-	// Package netns keeps the process's own namespace open.
-	if namespaces <= 1 {
-		left = slices.DeleteFunc(left, func(s string) bool { return strings.HasPrefix(s, "net:[") })
 	}
 	if len(left) > 0 {
 		slices.Sort(left)

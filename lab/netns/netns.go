@@ -10,6 +10,7 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -117,14 +118,15 @@ func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		// Sent on every way out, so that a runtime.Goexit in f (a test's
-		// FailNow) does not leave the caller waiting.
-		err := fmt.Errorf("cannot go on: the function in a network namespace did not return")
-		defer func() { done <- err }()
+		err := errors.New("cannot go on: the function in a network namespace did not return")
+		// Also when f ends the goroutine, as a test's FailNow does.
+		defer func() {
+			if unix.Setns(int(start.file.Fd()), unix.CLONE_NEWNET) == nil {
+				runtime.UnlockOSThread()
+			}
+			done <- err
+		}()
 		err = f()
-		if unix.Setns(int(start.file.Fd()), unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread()
-		}
 	}()
 	return <-done
 }
@@ -156,41 +158,34 @@ func (ns *NS) Close() error {
 	return ns.err
 }
 
-// Series makes n namespaces one after the other on one thread, which ends
-// with it: nothing is faster, and `podlab bench` measures everything else
-// beside it. Of each, before runs at home; then the namespace is made, and
-// inside runs in it with its open file, which it has to close.
+// Series makes n namespaces one after the other on one thread: nothing is
+// faster, and `podlab bench` measures everything else beside it. Of each,
+// before runs at home; then the namespace is made, and inside runs in it with
+// its open file, which it has to close.
 func Series(n int, before func(i int) error, inside func(i int, file int) error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends
-		done <- series(n, before, inside)
-	}()
-	return <-done
-}
-
-func series(n int, before func(int) error, inside func(int, int) error) error {
-	start, err := home()
-	if err != nil {
-		return err
-	}
-	for i := range n {
-		if err := unix.Setns(int(start.file.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("cannot go home: %w", err)
-		}
-		if err := before(i); err != nil {
-			return err
-		}
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("cannot make a network namespace: %w", err)
-		}
-		fd, err := unix.Open(self, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	return onThread(func() error {
+		start, err := home()
 		if err != nil {
-			return fmt.Errorf("cannot open the new network namespace: %w", err)
-		}
-		if err := inside(i, fd); err != nil {
 			return err
 		}
-	}
-	return nil
+		for i := range n {
+			if err := unix.Setns(int(start.file.Fd()), unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("cannot go home: %w", err)
+			}
+			if err := before(i); err != nil {
+				return err
+			}
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("cannot make a network namespace: %w", err)
+			}
+			fd, err := unix.Open(self, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return fmt.Errorf("cannot open the new network namespace: %w", err)
+			}
+			if err := inside(i, fd); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

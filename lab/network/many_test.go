@@ -45,7 +45,7 @@ func TestPrivilegedManyAtOnce(t *testing.T) {
 		for i, p := range pods {
 			host, _ := labtest.Link(s, lab.NamespaceID("node/"+ref(i).Node), p.HostLink)
 			there, _ := labtest.Link(s, p.NS, p.Link)
-			if host.Peer != nil && there.Peer != nil && *host.Peer == (lab.LinkRef{Namespace: p.NS, Index: there.Index}) {
+			if host.Running && host.Peer != nil && there.Peer != nil && *host.Peer == (lab.LinkRef{Namespace: p.NS, Index: there.Index}) {
 				joined++
 			}
 		}

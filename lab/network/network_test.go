@@ -45,6 +45,10 @@ func start(t *testing.T, l lab.Lab) (*network.Network, *observe.Log) {
 	if err := n.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	labtest.WaitState(t, log, "the underlay's links to run", func(s lab.State) bool {
+		underlay, ok := labtest.Namespace(s, plan.Underlay)
+		return ok && !slices.ContainsFunc(underlay.Links, func(l lab.Link) bool { return l.Up && !l.Running })
+	})
 	return n, log
 }
 
@@ -57,6 +61,11 @@ func addPod(t *testing.T, n *network.Network, name, node string) network.PodNet 
 	ref := network.PodRef{Namespace: "default", Name: name, UID: "uid-" + name, Node: node}
 	p, err := n.AddPod(t.Context(), ref, ns, network.AddOptions{})
 	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := n.WaitRunning(ctx, ref); err != nil {
 		t.Fatal(err)
 	}
 	return p

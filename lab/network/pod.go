@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -221,6 +222,41 @@ func (a *addition) takeBack(t *transaction) {
 		delete(n.handles, a.id)
 		n.loose[a.born.handle.NS().Inode()] = a.born
 	}
+}
+
+// WaitRunning waits until packets pass through the pod's link and its node's
+// bridge. The kernel takes both into use a moment after AddPod has returned
+// (its link watch), and drops what is sent before. It ends with ctx.
+func (n *Network) WaitRunning(ctx context.Context, ref PodRef) error {
+	n.mu.Lock()
+	p := n.pods[ref.key()]
+	n.mu.Unlock()
+	if p == nil {
+		return lab.Errorf(lab.CodeNotFound, "cannot wait for pod %s: it has no network", ref)
+	}
+	sub := n.cfg.Log.Subscribe(0)
+	defer sub.Close()
+	for !n.running(p) {
+		if _, err := sub.Next(ctx); err != nil {
+			return fmt.Errorf("cannot see that the link of pod %s runs: %w", ref, err)
+		}
+	}
+	return nil
+}
+
+// running says whether the pod's link and what it is a port of run.
+func (n *Network) running(p *pod) bool {
+	for _, ns := range n.cfg.Log.State().Namespaces {
+		if ns.ID != plan.NodeID(p.ref.Node) {
+			continue
+		}
+		i := slices.IndexFunc(ns.Links, func(l lab.Link) bool { return l.Name == p.net.HostLink })
+		if i < 0 || !ns.Links[i].Running {
+			return false
+		}
+		return !slices.ContainsFunc(ns.Links, func(l lab.Link) bool { return l.Index == ns.Links[i].Master && !l.Running })
+	}
+	return false
 }
 
 // DelOptions are what DelPod's caller wants to know.

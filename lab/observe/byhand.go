@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"time"
 
 	"podlab/lab"
@@ -16,6 +17,10 @@ import (
 
 // netnsDir is where `ip netns` keeps its namespaces, below a node's root.
 const netnsDir = "run/netns"
+
+// podNetns are the names of pods' namespaces on their node: `cni-` and the
+// pod's UID. A name may outlive its pod for a moment.
+var podNetns = regexp.MustCompile(`^cni-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // maxByHand bounds the namespaces of one node that are watched: each costs
 // the agent a few descriptors.
@@ -163,6 +168,9 @@ func (w *Watcher) list(n *nodeMounts) (map[string]*netns.NS, error) {
 		return found, nil // empty
 	}
 	for _, name := range names {
+		if podNetns.MatchString(name) {
+			continue
+		}
 		ns, err := openByHand(fd, name)
 		if err != nil {
 			continue // not (yet) a namespace; another change of mounts will tell

@@ -81,7 +81,7 @@ func TestPlay(t *testing.T) {
 					l := tt.lab
 					return &l, nil
 				},
-				Out: io.Discard, Settle: 3 * time.Second,
+				Out: io.Discard, Settle: 500 * time.Millisecond,
 			}
 			err := p.Play(t.Context(), e)
 			switch {

@@ -38,15 +38,13 @@ type Player struct {
 	Out io.Writer
 	// Settle bounds how long checks may take to reach what is expected.
 	Settle time.Duration
+	// Stay is how long they must then stay so: none may have an outcome by
+	// chance while the lab still settles.
+	Stay time.Duration
 }
 
-const (
-	// again is how long the player waits before it looks at a lab again.
-	again = 100 * time.Millisecond
-	// stay is how long checks must have the outcome that is expected: none may
-	// have it by chance while the lab still settles.
-	stay = time.Second
-)
+// again is how long the player waits before it looks at a lab again.
+const again = 100 * time.Millisecond
 
 // Play plays one exercise: in a fresh lab each check must fail; after the
 // solution each must pass; after undo.sh each must fail again. Then each
@@ -195,7 +193,7 @@ func (s *session) expect(ctx context.Context, when string, ids []string, want ch
 			if since.IsZero() {
 				since = time.Now()
 			}
-			if time.Since(since) >= stay {
+			if time.Since(since) >= s.Stay {
 				s.say("%s: %s %s", when, plural(len(ids)), word(want))
 				return nil
 			}

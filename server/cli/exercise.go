@@ -184,7 +184,7 @@ fail again, and after each wrong-NAME.sh the checks that it names must not pass.
 				return err
 			}
 			defer c.Close()
-			player := author.Player{Start: Starter(c), Out: env.Out, Settle: settle}
+			player := author.Player{Start: Starter(c), Out: env.Out, Settle: settle, Stay: time.Second}
 			var errs []error
 			for _, e := range list {
 				if err := player.Play(cmd.Context(), e); err != nil {

@@ -11,7 +11,7 @@
 // Checks without probes share one request for facts; each check with probes
 // has its own, so that a slow probe holds up no other check. No check is ever
 // evaluated twice at once, at most four requests of a lab are under way, and a
-// check's evaluations take at most a fifth of the time.
+// check's evaluations take at most half of the time.
 package grade
 
 import (

@@ -23,8 +23,7 @@ const (
 	idleEvery   = 15 * time.Second
 	requestTime = 20 * time.Second // of one request for facts; probes have their own limits
 	parallel    = 4                // requests at once
-	restFactor  = 4                // rest after an evaluation, in its duration
-	maxRest     = 2 * time.Second
+	maxRest     = time.Second      // after an evaluation; else it rests as long as it took
 	maxReopen   = 3 // event streams in a row that end without a message
 )
 
@@ -265,7 +264,7 @@ func (w *watch) finished(o outcome) {
 	now := time.Now()
 	l := o.lane
 	l.running = false
-	l.rest = now.Add(min(restFactor*o.took, maxRest))
+	l.rest = now.Add(min(o.took, maxRest))
 	switch since := now.Sub(w.lastEvent); {
 	case since < soon:
 		l.again = w.lastEvent.Add(soon)

@@ -46,9 +46,10 @@ func (j *joined) toAgent(kind int, p []byte) error {
 		return errPeerGone // dialling failed; that error is the one to tell
 	}
 	j.agent.SetWriteDeadline(time.Now().Add(writeWait))
-	if err := j.agent.WriteMessage(kind, p); err != nil {
-		return lab.Errorf(lab.CodeUnavailable, "the lab's agent no longer listens")
-	}
+	// An agent that no longer listens has said why, or is about to: what it sent
+	// last (an exit code, most often) is still to be passed on by toBrowser, which
+	// ends the stream. So this is no error here.
+	_ = j.agent.WriteMessage(kind, p)
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -132,6 +133,8 @@ func (p places) process(t lab.Target) (int, error) {
 	name := parts.Namespace + "/" + parts.Pod
 	pod, ok := p.pods[name]
 	switch {
+	case !p.known(parts):
+		return 0, fmt.Errorf("there is no pod %s", name)
 	case !ok || pod.Pause <= 0:
 		return 0, fmt.Errorf("pod %s is not running", name)
 	case parts.Container == "":
@@ -140,6 +143,11 @@ func (p places) process(t lab.Target) (int, error) {
 		return 0, fmt.Errorf("container %s of pod %s is not running", parts.Container, name)
 	}
 	return pod.Containers[parts.Container], nil
+}
+
+// known reports whether the lab's API has the pod.
+func (p places) known(t lab.TargetParts) bool {
+	return slices.ContainsFunc(p.state.Pods, func(pod lab.Pod) bool { return pod.Namespace == t.Namespace && pod.Name == t.Pod })
 }
 
 // address of a pod or node, for the {ip4 …} holes of probes.
@@ -160,6 +168,9 @@ func (p places) address(t lab.Target, v6 bool) (netip.Addr, error) {
 		if parts.Node == "" && pod.Namespace == parts.Namespace && pod.Name == parts.Pod {
 			addrs = pod.IPs
 		}
+	}
+	if parts.Node == "" && !p.known(parts) {
+		return netip.Addr{}, fmt.Errorf("there is no pod %s/%s", parts.Namespace, parts.Pod)
 	}
 	for _, a := range addrs {
 		if a.Is6() == v6 {

@@ -46,7 +46,7 @@ func (c *Collector) probe(ctx context.Context, p places, probe lab.Probe) lab.Pr
 	case probe.Exec != nil:
 		r = c.run(ctx, probe.From, probe.Exec.Command)
 	case probe.Log != nil:
-		r = c.readLog(ctx, probe.From, probe.Log.Match)
+		r = c.readLog(ctx, p, probe.From, probe.Log.Match)
 	}
 	r.Millis = float64(time.Since(start).Microseconds()) / 1000
 	return r
@@ -157,8 +157,11 @@ func (c *Collector) run(ctx context.Context, target lab.Target, command []string
 const maxLog = 256 << 10
 
 // readLog searches the end of a container's log.
-func (c *Collector) readLog(ctx context.Context, target lab.Target, match string) lab.ProbeResult {
+func (c *Collector) readLog(ctx context.Context, p places, target lab.Target, match string) lab.ProbeResult {
 	place, err := target.Parse()
+	if err == nil && !p.known(place) {
+		err = fmt.Errorf("there is no pod %s/%s", place.Namespace, place.Pod)
+	}
 	if err != nil {
 		return lab.ProbeResult{Skipped: err.Error()}
 	}

@@ -3,7 +3,7 @@ package lab
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
+	"strings"
 )
 
 // Bounds of a manifest.
@@ -16,10 +16,28 @@ const (
 	maxVNI                   = 1<<24 - 1  // RFC 7348 §5
 )
 
-var (
-	dnsLabel = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-	dnsName  = regexp.MustCompile(`^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-)
+// isLabel reports whether s is a DNS label as Kubernetes has them (RFC 1123).
+func isLabel(s string) bool {
+	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for _, c := range s {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// isName reports whether s is labels with dots between.
+func isName(s string) bool {
+	for part := range strings.SplitSeq(s, ".") {
+		if !isLabel(part) {
+			return false
+		}
+	}
+	return len(s) <= 200
+}
 
 // WithDefaults fills in what a manifest may leave out.
 func (l Lab) WithDefaults() Lab {
@@ -65,7 +83,7 @@ func (l Lab) Validate() error {
 		return invalid("apiVersion", "%q; %s is wanted", l.APIVersion, APIVersion)
 	case l.Kind != KindLab:
 		return invalid("kind", "%q; %s is wanted", l.Kind, KindLab)
-	case !dnsLabel.MatchString(l.Metadata.Name):
+	case !isLabel(l.Metadata.Name):
 		return invalid("metadata.name", "%q; at most 63 of a-z, 0-9 and - are wanted", l.Metadata.Name)
 	case len(l.Spec.Nodes) == 0 || len(l.Spec.Nodes) > maxNodes:
 		return invalid("spec.nodes", "has %d nodes; 1 to %d are allowed", len(l.Spec.Nodes), maxNodes)
@@ -98,7 +116,7 @@ func (s Spec) checkNetwork() error {
 		return invalid("spec.overlay.kind", "%q; vxlan and none are allowed", s.Overlay.Kind)
 	case s.Overlay.Kind == "vxlan" && (s.Overlay.VNI == 0 || s.Overlay.VNI > maxVNI):
 		return invalid("spec.overlay.vni", "%d; 1 to %d is allowed", s.Overlay.VNI, maxVNI)
-	case len(s.ClusterDomain) > 200 || !dnsName.MatchString(s.ClusterDomain):
+	case !isName(s.ClusterDomain):
 		return invalid("spec.clusterDomain", "%q; a DNS name such as cluster.local is wanted", s.ClusterDomain)
 	}
 	return nil
@@ -110,7 +128,7 @@ func (s Spec) checkNodes() error {
 	for i, n := range s.Nodes {
 		at := fmt.Sprintf("spec.nodes[%d]", i)
 		switch {
-		case !dnsLabel.MatchString(n.Name):
+		case !isLabel(n.Name):
 			return invalid(at+".name", "%q; at most 63 of a-z, 0-9 and - are wanted", n.Name)
 		case names[n.Name]:
 			return invalid(at+".name", "%q is another node's name too", n.Name)

@@ -82,8 +82,12 @@ func (l *Lab) start(ctx context.Context) {
 	began := time.Now()
 	err := l.boot(ctx)
 	l.m.started()
-	if err == nil && l.m.hooks.Ready != nil {
-		l.m.hooks.Ready(time.Since(began))
+	if err == nil {
+		took := time.Since(began)
+		l.m.log.Info("lab ready", "lab", l.record.ID, "exercise", l.record.Exercise, "took", took.String())
+		if l.m.hooks.Ready != nil {
+			l.m.hooks.Ready(took)
+		}
 	}
 	l.follow(ctx, err)
 }
@@ -106,6 +110,7 @@ func (l *Lab) boot(ctx context.Context) error {
 	if err := l.save(ctx, phase, reason); err != nil {
 		return err
 	}
+	began := time.Now()
 	s, err := l.m.launcher.Start(ctx, Spec{ID: l.record.ID, Config: agentapi.Config{
 		ID: l.record.ID, Lab: l.record.Shape, Manifests: l.record.Manifests,
 	}})
@@ -113,6 +118,7 @@ func (l *Lab) boot(ctx context.Context) error {
 		return fmt.Errorf("cannot start the sandbox: %w", err)
 	}
 	l.sandbox = s
+	l.m.log.Debug("sandbox started", "lab", l.record.ID, "took", time.Since(began).String())
 	return l.connect(ctx, agentclient.New(s.Dial), l.m.limits.StartTimeout)
 }
 
@@ -123,10 +129,12 @@ func (l *Lab) connect(ctx context.Context, client *agentclient.Client, timeout t
 	defer cancel()
 	ctx, stop := untilDone(ctx, l.sandbox)
 	defer stop()
+	began := time.Now()
 	h, err := client.AwaitHandshake(ctx)
 	if err != nil {
 		return err
 	}
+	l.m.log.Debug("agent answered", "lab", l.record.ID, "took", time.Since(began).String())
 	if h.Protocol != agentapi.Protocol && h.Protocol != agentapi.Protocol-1 || h.ID != l.record.ID {
 		return lab.Errorf(lab.CodeUnavailable, "its agent (podlab %.40q, protocol %d) is not one that this server (protocol %d) can speak with", h.Version, h.Protocol, agentapi.Protocol)
 	}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"podlab/web/view"
 )
@@ -19,7 +20,9 @@ import (
 //go:embed messages.json
 var raw []byte
 
-var table = mustParse(raw)
+// table is read when it is first asked for: the agent in each lab is the same
+// program, and asks for none.
+var table = sync.OnceValue(func() map[string]view.Text { return mustParse(raw) })
 
 func mustParse(b []byte) map[string]view.Text {
 	var t map[string]view.Text
@@ -33,7 +36,7 @@ func mustParse(b []byte) map[string]view.Text {
 // value; pairs are name, value, name, value. An unknown key is shown as it
 // is: a test sees to it that the pages use none.
 func T(lang view.Lang, key string, pairs ...any) string {
-	text, ok := table[key]
+	text, ok := table()[key]
 	if !ok {
 		return key
 	}
@@ -46,8 +49,8 @@ func T(lang view.Lang, key string, pairs ...any) string {
 
 // Keys returns every key, sorted.
 func Keys() []string {
-	keys := make([]string, 0, len(table))
-	for k := range table {
+	keys := make([]string, 0, len(table()))
+	for k := range table() {
 		keys = append(keys, k)
 	}
 	slices.Sort(keys)

@@ -15,10 +15,10 @@ import (
 var place = regexp.MustCompile(`\{[a-z]+\}`)
 
 func TestEveryMessageIsInEveryLanguage(t *testing.T) {
-	if len(table) < 50 {
-		t.Fatalf("only %d messages: the table was not read", len(table))
+	if len(table()) < 50 {
+		t.Fatalf("only %d messages: the table was not read", len(table()))
 	}
-	for key, text := range table {
+	for key, text := range table() {
 		for _, lang := range []view.Lang{view.Korean, view.English} {
 			if strings.TrimSpace(text[lang]) == "" {
 				t.Errorf("%s has no text in %q", key, lang)
@@ -64,7 +64,7 @@ func TestKeysInUse(t *testing.T) {
 			return err
 		}
 		for _, m := range call.FindAllStringSubmatch(string(b), -1) {
-			if _, ok := table[m[1]]; !ok && strings.Contains(m[1], ".") && !strings.HasSuffix(m[1], ".") {
+			if _, ok := table()[m[1]]; !ok && strings.Contains(m[1], ".") && !strings.HasSuffix(m[1], ".") {
 				t.Errorf("%s uses the message %q, which is not in messages.json", path, m[1])
 			}
 		}
@@ -73,7 +73,7 @@ func TestKeysInUse(t *testing.T) {
 		}
 		// Keys that are put together: "phase." + phase.
 		for _, m := range regexp.MustCompile("[\"'`]([a-z.]+\\.)(?:[\"']|\\$\\{)").FindAllStringSubmatch(string(b), -1) {
-			for key := range table {
+			for key := range table() {
 				if strings.HasPrefix(key, m[1]) {
 					used[key] = true
 				}
@@ -87,7 +87,7 @@ func TestKeysInUse(t *testing.T) {
 	if files < 5 {
 		t.Fatalf("only %d files were read", files)
 	}
-	for key := range table {
+	for key := range table() {
 		if !used[key] {
 			t.Errorf("the message %q is used nowhere", key)
 		}

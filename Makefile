@@ -33,7 +33,7 @@ rootfs: ## the lab's root file system, in PODLAB_DATA
 	@scripts/rootfs >/dev/null
 
 images: build rootfs ## the image layers of the lab's containers, in PODLAB_DATA
-	@if [ -x scripts/images ]; then scripts/images; fi
+	@scripts/images
 
 test: ## every test; needs root
 	@scripts/test
@@ -51,5 +51,5 @@ image: ## the container image podlab:latest, by docker or podman
 	@scripts/image
 
 clean: ## remove what was built here (not PODLAB_DATA)
-	@rm -rf bin dist .cache web/static/app web/client/src/gen web/client/node_modules
+	@rm -rf bin dist .cache lab/runtime/spawn/bin lab/kube/openapi/bin/*.gz web/static/app web/client/src/gen web/client/node_modules
 	@find . -name '*_templ.go' -not -path './web/client/*' -delete

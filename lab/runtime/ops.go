@@ -70,7 +70,10 @@ func (o op) String() string {
 	case opHostname:
 		return "set host name " + o.s[0]
 	case opCaps:
-		return fmt.Sprintf("set capabilities %#x", o.a)
+		if o.a == keep {
+			return fmt.Sprintf("bound capabilities by %#x", uint64(o.b))
+		}
+		return fmt.Sprintf("set capabilities %#x", uint64(o.a))
 	case opIDs:
 		return fmt.Sprintf("become user %d:%d", o.a, o.b)
 	case opNoNewPrivs:

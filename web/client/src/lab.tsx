@@ -20,6 +20,9 @@ interface PageProps {
   control: DrawerControl;
 }
 
+/** OVERLAY is the width up to which the inspector lies over the map (lab-page.css). */
+const OVERLAY = 1120;
+
 /** usePanel is whether a panel is open, remembered. */
 function usePanel(name: string, fallback: boolean): [boolean, (open: boolean) => void] {
   const [open, set] = useState(load(`panel.${name}`, fallback));
@@ -39,7 +42,7 @@ function Page({ boot, store, api, control }: PageProps) {
   const model = useModel(store);
   const [selected, setSelected] = useState("");
   const [lessonOpen, setLessonOpen] = usePanel("lesson", true);
-  const [inspectorOpen, setInspectorOpen] = usePanel("inspector", true);
+  const [inspectorOpen, setInspectorOpen] = usePanel("inspector", innerWidth > OVERLAY);
   const [drawerOpen, setDrawerOpen] = usePanel("drawer", true);
 
   const instance = model.lab.instance;

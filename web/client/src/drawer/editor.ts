@@ -23,7 +23,7 @@ const colours = HighlightStyle.define([
 const look = EditorView.theme({
   "&": { height: "100%", fontSize: ".78125rem", backgroundColor: "var(--term-bg)" },
   "&.cm-focused": { outline: "none" },
-  ".cm-scroller": { fontFamily: "var(--mono)", lineHeight: "1.55" },
+  ".cm-scroller": { fontFamily: "var(--cells)", lineHeight: "1.55" },
   ".cm-content": { caretColor: "var(--accent)", padding: ".5rem 0" },
   ".cm-cursor": { borderLeftColor: "var(--accent)", borderLeftWidth: "2px" },
   ".cm-gutters": { backgroundColor: "var(--term-bg)", color: "var(--dim)", border: "none", paddingLeft: ".25rem" },

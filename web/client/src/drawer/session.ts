@@ -10,7 +10,7 @@ import { backoff } from "../model/stream.ts";
 
 export type SessionState = "connecting" | "live" | "waiting" | "ended";
 
-const FONT = '"JetBrains Mono Variable", "D2Coding", "Noto Sans Mono CJK KR", monospace';
+const FONT = '"JetBrains Mono Variable", "D2Coding Cells", "Noto Sans Mono CJK KR", monospace';
 const SCROLLBACK_LINES = 5000;
 
 /** theme gives xterm the page's colours. */

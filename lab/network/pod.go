@@ -126,6 +126,8 @@ func (n *Network) AddPod(ctx context.Context, ref PodRef, ns *netns.NS, opts Add
 	}
 	a.clock.end(4, "CNI ADD", fmt.Sprintf("flavour %s on %s", n.cfg.Spec.CNI, ref.Node), nil)
 
+	resume := n.watcher.Pause(plan.NodeID(ref.Node))
+	defer resume()
 	t := n.begin(ref.String())
 	if err := a.plugIn(ctx, t, opts.IPs); err != nil {
 		a.takeBack(t)

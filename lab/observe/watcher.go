@@ -42,6 +42,10 @@ type Watcher struct {
 	todo []func()
 	// closed refuses new work.
 	closed bool
+	// monitors are the descriptors that are listened to; paused counts the
+	// Pauses of a namespace that have not ended.
+	monitors map[lab.NamespaceID]int
+	paused   map[lab.NamespaceID]int
 
 	// Below: only the watcher's goroutine.
 	spaces map[lab.NamespaceID]*watched
@@ -58,6 +62,7 @@ func NewWatcher(cfg WatcherConfig) (*Watcher, error) {
 	}
 	w := &Watcher{
 		cfg: cfg, done: make(chan struct{}),
+		monitors: map[lab.NamespaceID]int{}, paused: map[lab.NamespaceID]int{},
 		spaces: map[lab.NamespaceID]*watched{}, ready: map[int32]func(){}, nodes: map[string]*nodeMounts{},
 		buf: make([]byte, 32<<10),
 	}
@@ -100,6 +105,38 @@ func (w *Watcher) Add(ns lab.Namespace, h *kernel.Handle) {
 // returns, the watcher has let go of the namespace.
 func (w *Watcher) Remove(id lab.NamespaceID) {
 	w.call(func() { w.remove(id) })
+}
+
+// Pause keeps the watcher from waking for a namespace until resume is called,
+// once: who changes much there in a moment is not held up by each change's
+// wake-up, and all is told afterwards.
+func (w *Watcher) Pause(id lab.NamespaceID) (resume func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.paused[id]++
+	w.armLocked(id)
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.paused[id]--; w.paused[id] == 0 {
+			delete(w.paused, id)
+		}
+		w.armLocked(id)
+	}
+}
+
+// armLocked makes the watcher wake for a namespace, unless it is paused. A
+// namespace that is not listened to just now stays so.
+func (w *Watcher) armLocked(id lab.NamespaceID) {
+	fd, ok := w.monitors[id]
+	if !ok {
+		return
+	}
+	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+	if w.paused[id] > 0 {
+		e.Events = 0
+	}
+	_ = w.control(unix.EPOLL_CTL_MOD, fd, &e) // ENOENT: not listened to
 }
 
 // Settle waits until everything that the kernel has said so far, and every
@@ -279,6 +316,10 @@ func (w *Watcher) add(sp *watched) {
 		return
 	}
 	w.spaces[sp.ns.ID] = sp
+	w.mu.Lock()
+	w.monitors[sp.ns.ID] = monitor.Fd()
+	w.armLocked(sp.ns.ID)
+	w.mu.Unlock()
 	ns := sp.ns
 	w.cfg.Log.Publish(lab.Event{Kind: lab.EventNamespaceSet, NS: ns.ID, NetNS: &ns})
 	// What changes from now on is heard; what was there before is read.
@@ -307,6 +348,11 @@ func (w *Watcher) remove(id lab.NamespaceID) {
 // letGo closes what the watcher has open in a namespace.
 func (w *Watcher) letGo(sp *watched) {
 	if sp.monitor != nil {
+		w.mu.Lock()
+		if w.monitors[sp.ns.ID] == sp.monitor.Fd() {
+			delete(w.monitors, sp.ns.ID)
+		}
+		w.mu.Unlock()
 		w.unlisten(sp.monitor.Fd())
 		if err := sp.monitor.Close(); err != nil {
 			w.complain(sp, err)

@@ -195,7 +195,7 @@ func TestApplyNothingHalf(t *testing.T) {
 // TestApplyUndone runs into the limit of objects in the middle.
 func TestApplyUndone(t *testing.T) {
 	limits := memstore.DefaultLimits()
-	limits.Objects = 8 // six are there from the start
+	limits.Objects = 10 // eight are there from the start
 	s, err := New(Config{Limits: limits})
 	if err != nil {
 		t.Fatal(err)

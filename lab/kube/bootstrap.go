@@ -13,7 +13,7 @@ var coreV1 = schema.GroupVersion{Version: "v1"}
 
 // bootstrap makes what every cluster has from its start, and keeps it.
 func (s *Server) bootstrap() error {
-	for _, name := range []string{"default", "kube-system", "kube-public"} {
+	for _, name := range []string{"default", "kube-node-lease", "kube-public", "kube-system"} {
 		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		if _, err := s.core.Namespaces().Create(s.ctx, ns, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 			return err

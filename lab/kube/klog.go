@@ -30,6 +30,7 @@ func (f klogFilter) Enabled(ctx context.Context, l slog.Level) bool {
 var expected = []string{
 	errNoSchema.Error(),
 	"use of closed network connection",
+	"read/write on closed pipe",
 	"websocket: close 1006",
 	"error executing command in container: ",
 	"error attaching to container: ",

@@ -5,7 +5,9 @@ import (
 	"net"
 	"net/netip"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -19,8 +21,10 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	api "k8s.io/kubernetes/pkg/apis/core"
+	"k8s.io/kubernetes/pkg/registry/authentication/selfsubjectreview"
 	"k8s.io/kubernetes/pkg/registry/authorization/selfsubjectaccessreview"
 	"k8s.io/kubernetes/pkg/registry/authorization/selfsubjectrulesreview"
+	leasestore "k8s.io/kubernetes/pkg/registry/coordination/lease/storage"
 	configmapstore "k8s.io/kubernetes/pkg/registry/core/configmap/storage"
 	endpointstore "k8s.io/kubernetes/pkg/registry/core/endpoint/storage"
 	eventstore "k8s.io/kubernetes/pkg/registry/core/event/storage"
@@ -35,7 +39,9 @@ import (
 	endpointslicestore "k8s.io/kubernetes/pkg/registry/discovery/endpointslice/storage"
 
 	// Types, defaults and conversions, for the scheme.
+	_ "k8s.io/kubernetes/pkg/apis/authentication/install"
 	_ "k8s.io/kubernetes/pkg/apis/authorization/install"
+	_ "k8s.io/kubernetes/pkg/apis/coordination/install"
 	_ "k8s.io/kubernetes/pkg/apis/core/install"
 	_ "k8s.io/kubernetes/pkg/apis/discovery/install"
 	_ "k8s.io/kubernetes/pkg/apis/events/install"
@@ -65,7 +71,9 @@ var resources = []resource{
 	{corev1.SchemeGroupVersion, serviceEndpoints},
 	{discoveryv1.SchemeGroupVersion, endpointSlices},
 	{eventsv1.SchemeGroupVersion, events}, // the same objects as core/v1's
+	{authenticationv1.SchemeGroupVersion, selfReviews},
 	{authorizationv1.SchemeGroupVersion, accessReviews},
+	{coordinationv1.SchemeGroupVersion, leases},
 }
 
 func namespaces(_ *Server, o generic.RESTOptionsGetter) (map[string]rest.Storage, error) {
@@ -225,4 +233,15 @@ func accessReviews(_ *Server, _ generic.RESTOptionsGetter) (map[string]rest.Stor
 		"selfsubjectaccessreviews": selfsubjectaccessreview.NewREST(allowAll{}, legacyscheme.Scheme),
 		"selfsubjectrulesreviews":  selfsubjectrulesreview.NewREST(allowAll{}),
 	}, nil
+}
+
+// selfReviews answer kubectl auth whoami.
+func selfReviews(_ *Server, _ generic.RESTOptionsGetter) (map[string]rest.Storage, error) {
+	return map[string]rest.Storage{"selfsubjectreviews": selfsubjectreview.NewREST()}, nil
+}
+
+// leases are the nodes' signs of life that kubectl describe node shows.
+func leases(_ *Server, o generic.RESTOptionsGetter) (map[string]rest.Storage, error) {
+	l, err := leasestore.NewREST(o)
+	return map[string]rest.Storage{"leases": l}, err
 }

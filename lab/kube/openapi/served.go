@@ -38,10 +38,12 @@ var Served = []GroupVersion{
 		"serviceaccounts": nil,
 		"services":        {"status"},
 	}},
+	{"authentication.k8s.io", "v1", map[string][]string{"selfsubjectreviews": nil}},
 	{"authorization.k8s.io", "v1", map[string][]string{
 		"selfsubjectaccessreviews": nil,
 		"selfsubjectrulesreviews":  nil,
 	}},
+	{"coordination.k8s.io", "v1", map[string][]string{"leases": nil}},
 	{"discovery.k8s.io", "v1", map[string][]string{"endpointslices": nil}},
 	{"events.k8s.io", "v1", map[string][]string{"events": nil}},
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -103,7 +102,7 @@ func (e *env) events(ctx context.Context) ([]Row, error) {
 	defer stream.Close()
 	done := make(chan map[string]time.Time, 1)
 	go func() { done <- addressesSeen(stream) }()
-	out, err := e.exec(ctx, l, "node:node1", "bash", "-c", fmt.Sprintf(changeScript, changes))
+	out, err := e.api.Output(ctx, l, "node:node1", "bash", "-c", fmt.Sprintf(changeScript, changes))
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +180,7 @@ func (e *env) many(ctx context.Context) ([]Row, error) {
 	var answers []float64
 	_, err = forEach(len(ids), func(i int) (string, error) {
 		asked := time.Now()
-		_, err := e.exec(ctx, ids[i], "pod-d", "ip", "-br", "addr")
+		_, err := e.api.Output(ctx, ids[i], "pod-d", "ip", "-br", "addr")
 		mu.Lock()
 		defer mu.Unlock()
 		answers = append(answers, millis(time.Since(asked)))
@@ -221,31 +220,5 @@ func (e *env) delete(ctx context.Context, id string) {
 	ctx = context.WithoutCancel(ctx)
 	if e.api.DeleteLab(ctx, id) == nil {
 		e.awaitGone(ctx, id)
-	}
-}
-
-// exec runs a command in a place of a lab and returns what it printed.
-func (e *env) exec(ctx context.Context, id string, target lab.Target, command ...string) (string, error) {
-	conn, err := e.api.Exec(ctx, id, url.Values{"target": {string(target)}, "command": command})
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	conn.SetReadDeadline(time.Now().Add(time.Minute))
-	var out strings.Builder
-	for {
-		_, p, err := conn.ReadMessage()
-		switch {
-		case err != nil:
-			return "", fmt.Errorf("cannot run %s in %s: %w", command[0], target, err)
-		case len(p) == 0:
-		case p[0] == 1:
-			out.Write(p[1:])
-		case p[0] == 3: // the status ends it
-			if !bytes.Contains(p, []byte(`"Success"`)) {
-				return "", fmt.Errorf("%s in %s: %s", command[0], target, p[1:])
-			}
-			return out.String(), nil
-		}
 	}
 }

@@ -166,8 +166,7 @@ func New(opt Options) (*Launcher, error) {
 		return nil, err
 	}
 	if opt.CgroupName == "" {
-		sum := sha256.Sum256([]byte(opt.Data))
-		opt.CgroupName = "podlab-" + hex.EncodeToString(sum[:4])
+		opt.CgroupName = CgroupName(opt.Data)
 	}
 	l := &Launcher{
 		opt: opt, log: opt.Log, firstUID: FirstUID, closing: make(chan struct{}),
@@ -198,6 +197,13 @@ func New(opt Options) (*Launcher, error) {
 	}
 	l.background.Go(l.keepBounds)
 	return l, nil
+}
+
+// CgroupName is the default name of the cgroup of all labs of a data directory,
+// given as an absolute path.
+func CgroupName(data string) string {
+	sum := sha256.Sum256([]byte(data))
+	return "podlab-" + hex.EncodeToString(sum[:4])
 }
 
 func (l *Launcher) prepareData() error {

@@ -203,6 +203,21 @@ func waitStatus(si *unix.Siginfo) (unix.WaitStatus, bool) {
 	return 0, false
 }
 
+// zombieStatus reads how a process ended that its parent has not reaped yet:
+// field 52 of /proc/PID/stat, for those who may trace it.
+func (p processHandle) zombieStatus() (unix.WaitStatus, bool) {
+	f, err := statFields(p.PID)
+	if err != nil || len(f) <= 52-firstStatField {
+		return 0, false
+	}
+	start, err := strconv.ParseUint(f[22-firstStatField], 10, 64)
+	if err != nil || start != p.Start || f[0] != "Z" {
+		return 0, false
+	}
+	code, err := strconv.ParseUint(f[52-firstStatField], 10, 32)
+	return unix.WaitStatus(code), err == nil
+}
+
 // pidfdExitInfo asks the kernel (6.15 and later) how a process ended that
 // another has reaped.
 func pidfdExitInfo(fd int) (unix.WaitStatus, bool) {

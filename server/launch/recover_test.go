@@ -283,6 +283,37 @@ func killedAt(t *testing.T, what string, number int) bool {
 	return at == "at the end"
 }
 
+// TestPrivilegedEndAfterRecover: how an agent ended is told even where it is
+// the child of another, as after a change of servers.
+func TestPrivilegedEndAfterRecover(t *testing.T) {
+	data := t.TempDir()
+	killServer(t, data, "create", 1000, func(line string) bool { return line == "at the end" })
+	l, have := recoverAll(t, data)
+	for id := range have {
+		t.Cleanup(func() { destroy(t, l, id) })
+	}
+	exit, err := l.Watch("kept")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(have["kept"].PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	// Before Linux 6.15 nobody can tell once a quick parent has reaped it.
+	var u unix.Utsname
+	var major, minor int
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	tells := major > 6 || major == 6 && minor >= 15
+	if e := <-exit; !strings.Contains(e.Reason, "SIGKILL") && (tells || e.Reason != "the agent ended") {
+		t.Errorf("reason %q, want the signal named", e.Reason)
+	}
+}
+
 // TestPrivilegedKillAtRandom kills a busy server at twenty random moments, each
 // server taking over from the one before.
 func TestPrivilegedKillAtRandom(t *testing.T) {

@@ -57,13 +57,16 @@ func (l *Launcher) Watch(id string) (<-chan Exit, error) {
 // watch waits for PID 1's end in the background.
 func (l *Launcher) watch(sb *sandbox) {
 	sb.mu.Lock()
-	pidfd := sb.pidfd
+	pidfd, init := sb.pidfd, sb.rec.Init
 	sb.mu.Unlock()
 	l.background.Go(func() {
 		if err := await(pidfd); err != nil {
 			return // closed: the sandbox is let go, not ended
 		}
-		status, known := reap(pidfd)
+		status, known := init.zombieStatus()
+		if s, ok := reap(pidfd); ok {
+			status, known = s, true
+		}
 		e := Exit{Reason: "the agent ended"}
 		if known {
 			e.Reason = "the agent ended: " + describe(status)

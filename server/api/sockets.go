@@ -35,7 +35,9 @@ func (s *Server) sockets(e *echo.Echo, api huma.API) {
 		e.GET(echoPath(path), func(c echo.Context) error {
 			if err := route.handler(c.Request(), c.Response(), c); err != nil {
 				problem.Write(c.Response(), c.Request(), s.Log, err)
+				return nil
 			}
+			c.Response().Status = http.StatusSwitchingProtocols // for the log
 			return nil
 		})
 	}

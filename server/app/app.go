@@ -53,6 +53,10 @@ type App struct {
 	metrics  *metrics
 	handler  http.Handler
 
+	// ending ends when the server does; streams of the Kubernetes APIs end with it.
+	ending context.Context
+	end    context.CancelFunc
+
 	listener net.Listener
 	local    net.Listener
 	public   *http.Server
@@ -66,6 +70,7 @@ func New(ctx context.Context, config Config, parts Parts) (*App, error) {
 		return nil, err
 	}
 	a := &App{config: config, log: parts.Log, out: parts.Out, hub: stream.NewHub(parts.Log)}
+	a.ending, a.end = context.WithCancel(context.Background())
 	if err := a.open(ctx, parts); err != nil {
 		return nil, errors.Join(err, a.close())
 	}
@@ -208,6 +213,7 @@ func (a *App) close() error {
 		}
 	}
 	a.hub.Close()
+	a.end()
 	wg.Wait()
 	for _, l := range []net.Listener{a.listener, a.local} {
 		if l != nil {

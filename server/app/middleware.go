@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -183,7 +184,10 @@ func (a *App) plainRoutes(e *echo.Echo) {
 			}
 			path = "/" + rest
 		}
-		return kube(c.Response(), r, c.Param("id"), path)
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(a.ending, cancel)() // a watch would hold up the server's end
+		return kube(c.Response(), r.WithContext(ctx), c.Param("id"), path)
 	})
 	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
 	e.GET("/readyz", func(c echo.Context) error {

@@ -1,7 +1,10 @@
 package app_test
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -156,6 +159,34 @@ func TestLabsOutliveTheServer(t *testing.T) {
 	next(t, again.events(l, ""), view.MessageSnapshot)
 	if strings.Contains(s.out.String(), "signin?link=") == false {
 		t.Error("no fresh link was printed though none was used")
+	}
+}
+
+func TestAWatchDoesNotHoldUpTheEnd(t *testing.T) {
+	s := newServer(t, func(c *app.Config, l *labstest.Launcher) {
+		c.ShutdownTimeout = time.Hour // so that waiting for it would show
+		l.Prepare = func(a *labstest.Agent) {
+			a.Kube = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				io.WriteString(w, "ADDED\n")
+				w.(http.Flusher).Flush()
+				<-r.Context().Done()
+			})
+		}
+	})
+	u := s.learner("owner")
+	l := u.lab("one")
+	res, err := http.DefaultClient.Do(u.request("GET", "/labs/"+l.ID+"/kube/api/v1/pods?watch=true", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	line, err := bufio.NewReader(res.Body).ReadString('\n') // at once, while the watch goes on
+	if err != nil || line != "ADDED\n" {
+		t.Fatalf("the watch says %q, %v", line, err)
+	}
+	s.stop()
+	if _, err := io.ReadAll(res.Body); err == nil {
+		t.Error("the watch ended as if it were whole")
 	}
 }
 

@@ -24,7 +24,7 @@ const (
 	requestTime = 20 * time.Second // of one request for facts; probes have their own limits
 	parallel    = 4                // requests at once
 	maxRest     = time.Second      // after an evaluation; else it rests as long as it took
-	maxReopen   = 3 // event streams in a row that end without a message
+	maxReopen   = 3                // event streams in a row that end without a message
 )
 
 // lane is checks that are evaluated from one request: all without probes, or

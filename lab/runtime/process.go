@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -134,7 +135,7 @@ func (p *Process) Kill() error {
 	case <-p.done:
 	case <-timer.C:
 	}
-	err = errors.Join(err, killSession(p.pid), p.Signal(unix.SIGKILL))
+	err = errors.Join(err, killSession(p.pid, !p.Running()), p.Signal(unix.SIGKILL))
 	<-p.done
 	for _, f := range []*os.File{p.pty, p.Stdin, p.Stdout, p.Stderr} {
 		if f != nil {
@@ -147,15 +148,16 @@ func (p *Process) Kill() error {
 }
 
 // killSession sends SIGKILL to every process of a session and waits until none
-// is left (one may fork while it is looked at). The session's number cannot be
-// another session's as long as one of its processes lives.
-func killSession(sid int) error {
+// is left (one may fork while it is looked at). As long as one of its processes
+// lives, no new process gets the session's number; so if the leader is known to
+// be gone and there is a process of that number, it is another session.
+func killSession(sid int, leaderGone bool) error {
 	for range 16 {
 		pids, err := sessionPIDs(sid)
 		if err != nil {
 			return err
 		}
-		if len(pids) == 0 {
+		if len(pids) == 0 || leaderGone && slices.Contains(pids, sid) {
 			return nil
 		}
 		for _, pid := range pids {

@@ -93,6 +93,24 @@ func TestPrivilegedKillEndsTheSession(t *testing.T) {
 	}
 }
 
+// A process number that belongs to somebody else by now is left alone.
+func TestPrivilegedKillSparesASuccessor(t *testing.T) {
+	r := start(t)
+	p, err := r.Exec(t.Context(), Ref{Node: "node1"}, ExecSpec{Args: []string{"sleep", "1000"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := killSession(p.PID(), true); err != nil {
+		t.Error(err)
+	}
+	if !p.Running() {
+		t.Error("the session of a successor was killed")
+	}
+	if err := p.Kill(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPrivilegedExecPipes(t *testing.T) {
 	r := start(t)
 	pod := startPod(t, r, "pod-a")

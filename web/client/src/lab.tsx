@@ -67,8 +67,10 @@ function Page({ boot, store, api, control }: PageProps) {
     else void control.open(target);
   };
   const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+  // What is not known to be true any more loses its colours of state.
+  const stale = store.connection.status === "waiting" || model.lab.phase === "failed" || Boolean(model.lab.deleted);
   return (
-    <div class={`lab ${lessonOpen ? "" : "no-lesson"} ${inspectorOpen ? "" : "no-inspector"} ${drawerOpen ? "" : "no-drawer"}`}>
+    <div class={`lab ${stale ? "stale" : ""} ${lessonOpen ? "" : "no-lesson"} ${inspectorOpen ? "" : "no-inspector"} ${drawerOpen ? "" : "no-drawer"}`}>
       <Header
         boot={boot}
         store={store}

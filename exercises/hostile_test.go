@@ -41,11 +41,11 @@ func good(replace map[string]string) fstest.MapFS {
 }
 
 func TestBadExercises(t *testing.T) {
-	swap := func(old, new string) map[string]string {
-		if !strings.Contains(goodYAML, old) {
-			t.Fatalf("the good exercise has no %q", old)
+	swap := func(from, to string) map[string]string {
+		if !strings.Contains(goodYAML, from) {
+			t.Fatalf("the good exercise has no %q", from)
 		}
-		return map[string]string{"exercise.yaml": strings.Replace(goodYAML, old, new, 1)}
+		return map[string]string{"exercise.yaml": strings.Replace(goodYAML, from, to, 1)}
 	}
 	lesson := func(text string) map[string]string { return map[string]string{"lesson.en.md": text} }
 	tests := []struct {
@@ -137,8 +137,8 @@ func TestLint(t *testing.T) {
 	scripts := map[string]string{
 		"solution.sh": "#@ on pod-a\ntrue\n", "undo.sh": "#@ on pod-a\ntrue\n", "wrong-a.sh": "#@ red listens\n#@ on pod-a\ntrue\n",
 	}
-	swap := func(old, new string) map[string]string {
-		return map[string]string{"exercise.yaml": strings.Replace(goodYAML, old, new, 1)}
+	swap := func(from, to string) map[string]string {
+		return map[string]string{"exercise.yaml": strings.Replace(goodYAML, from, to, 1)}
 	}
 	both := func(text string) map[string]string {
 		return map[string]string{"lesson.en.md": text + "\n{{task \"one\"}}\n", "lesson.ko.md": text + "\n{{task \"one\"}}\n"}

@@ -48,7 +48,9 @@ func (l *linter) report(file string, line int, format string, args ...any) {
 // default lab and of every manifest of the exercise, and the nodes.
 func (l *linter) places() (pods map[string][]string, nodes []string) {
 	pods = map[string][]string{}
-	addPods(pods, lab.DefaultPods)
+	if err := addPods(pods, lab.DefaultPods); err != nil {
+		l.report("the default pods", 0, "%v", err)
+	}
 	files := maps.Clone(l.e.Files)
 	maps.Copy(files, l.e.Answers)
 	for name, text := range files {

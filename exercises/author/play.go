@@ -100,7 +100,7 @@ func (p *Player) inLab(ctx context.Context, e *exercises.Exercise, name string, 
 }
 
 func (s *session) say(format string, args ...any) {
-	fmt.Fprintf(s.Out, "%s: %s: %s\n", s.e.ID, s.name, fmt.Sprintf(format, args...))
+	_, _ = fmt.Fprintf(s.Out, "%s: %s: %s\n", s.e.ID, s.name, fmt.Sprintf(format, args...)) // progress only
 }
 
 // script plays a script of the exercise.

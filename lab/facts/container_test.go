@@ -25,7 +25,7 @@ func container(args []string) error {
 			if err != nil {
 				return err
 			}
-			defer conn.Close()
+			defer func() { _ = conn.Close() }()
 			continue
 		}
 		l, err := net.Listen(network, addr)
@@ -34,10 +34,11 @@ func container(args []string) error {
 		}
 		defer l.Close()
 		if strings.HasSuffix(addr, ":8080") { // the others accept and say nothing
-			go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("X-Test", "1")
-				fmt.Fprintln(w, "GET", r.URL.Path, strings.Repeat("long ", 10_000))
-			}))
+				_, _ = fmt.Fprintln(w, "GET", r.URL.Path, strings.Repeat("long ", 10_000)) // the probe cuts it off
+			})
+			go func() { _ = http.Serve(l, handler) }() // ends with the program
 		}
 	}
 	fmt.Println("ready")

@@ -36,7 +36,7 @@ func ping(ctx context.Context, pid int, addr string) lab.ProbeResult {
 	if err != nil {
 		return lab.ProbeResult{Skipped: "cannot open an ICMP socket: " + err.Error()}
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := conn.SetDeadline(deadline); err != nil {
 			return lab.ProbeResult{Skipped: err.Error()}

@@ -93,7 +93,7 @@ func (c client) Subscribe(ctx context.Context, after uint64) (func() (agentapi.S
 	if after > 0 {
 		from = &after
 	}
-	events, err := c.Client.Events(ctx, from)
+	events, err := c.Events(ctx, from)
 	if err != nil {
 		return nil, nil, err
 	}

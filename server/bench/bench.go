@@ -130,7 +130,7 @@ func (e *env) serve(ctx context.Context) (stop func(), err error) {
 		if _, err = e.api.Labs(ctx, true); err == nil {
 			return end, nil
 		}
-		time.Sleep(20 * time.Millisecond)
+		<-time.After(20 * time.Millisecond) // it listens when its socket is there
 	}
 	text, _ := os.ReadFile(logFile.Name())
 	cmd.Process.Kill()

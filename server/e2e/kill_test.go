@@ -35,7 +35,7 @@ func TestPrivilegedKilledServer(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { s.api.DeleteLab(ctx, victim) })
 		wg.Go(func() { s.api.CreateLab(ctx, api.NewLab{Name: fmt.Sprint("killed ", round), Wait: true}) })
-		time.Sleep(time.Duration(random.IntN(350)) * time.Millisecond) // the random moment, not a wait for anything
+		<-time.After(time.Duration(random.IntN(350)) * time.Millisecond) // the random moment, not a wait for anything
 		s.kill()
 		wg.Wait()
 		s.start()

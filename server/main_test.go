@@ -113,8 +113,8 @@ func (h *host) start() {
 // kill is kill -9.
 func (h *host) kill() {
 	if h.server != nil {
-		h.server.Process.Kill()
-		h.server.Wait()
+		_ = h.server.Process.Kill()
+		_ = h.server.Wait() // killed, as it says
 		h.server = nil
 	}
 	h.client.Close()

@@ -7,7 +7,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/http"
 	"path"
@@ -155,8 +154,3 @@ func ok[T any](v T, err error) (*body[T], error) {
 
 // none is an answer, or a question, without content.
 type none struct{}
-
-func isNotFound(err error) bool {
-	e, is := errors.AsType[*lab.Error](err)
-	return is && e.Code == lab.CodeNotFound
-}

@@ -21,7 +21,7 @@ type (
 	exerciseRequest struct {
 		ID string `path:"id" maxLength:"80"`
 	}
-	// Progress is what the caller has reached of one check.
+	// CheckProgress is what the caller has reached of one check.
 	CheckProgress struct {
 		Exercise string           `json:"exercise"`
 		Task     string           `json:"task"`

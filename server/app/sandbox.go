@@ -24,9 +24,9 @@ type sandboxes struct {
 // Start makes a sandbox, or starts a stopped one again.
 func (s *sandboxes) Start(ctx context.Context, spec labs.Spec) (labs.Sandbox, error) {
 	req := launch.Request{ID: spec.ID, Config: spec.Config, Limits: s.limits}
-	_, err := s.Launcher.Restart(ctx, req)
+	_, err := s.Restart(ctx, req)
 	if e, ok := errors.AsType[*lab.Error](err); ok && e.Code == lab.CodeNotFound {
-		_, err = s.Launcher.Create(ctx, req)
+		_, err = s.Create(ctx, req)
 	}
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func (s *sandboxes) Recover(ctx context.Context, keep map[string]bool) ([]labs.S
 	var found []labs.Sandbox
 	for _, one := range all {
 		if !keep[one.ID] {
-			err = errors.Join(err, s.Launcher.Delete(ctx, one.ID))
+			err = errors.Join(err, s.Delete(ctx, one.ID))
 			continue
 		}
 		b, boxErr := s.box(one.ID)
@@ -68,7 +68,7 @@ func (s *sandboxes) Recover(ctx context.Context, keep map[string]bool) ([]labs.S
 
 // Discard removes what a stopped sandbox left.
 func (s *sandboxes) Discard(ctx context.Context, id string) error {
-	if err := s.Launcher.Delete(ctx, id); err != nil {
+	if err := s.Delete(ctx, id); err != nil {
 		return err
 	}
 	select {

@@ -104,12 +104,12 @@ func (l *Lab) Checks(after int) ([]view.CheckResult, int) {
 func (l *Lab) Await(ctx context.Context) error {
 	for {
 		s, changed := l.Status()
-		switch {
-		case s.Phase == lab.PhaseReady:
+		switch s.Phase {
+		case lab.PhaseReady:
 			return nil
-		case s.Phase == lab.PhaseFailed:
+		case lab.PhaseFailed:
 			return lab.Errorf(lab.CodeUnavailable, "the lab has failed: %s", s.Reason)
-		case s.Phase == lab.PhaseDeleting:
+		case lab.PhaseDeleting:
 			return NotFound(l.record.ID)
 		}
 		select {

@@ -12,7 +12,7 @@ import (
 	"podlab/web/view"
 )
 
-func (s *Site) class(c echo.Context, ctx context.Context, _ *access.Caller) error {
+func (s *Site) class(ctx context.Context, c echo.Context, _ *access.Caller) error {
 	if _, err := access.Instructor(ctx); err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (s *Site) room(ctx context.Context, of class.Class) (view.ClassRoom, error)
 	return room, nil
 }
 
-func (s *Site) createClass(c echo.Context, ctx context.Context, _ *access.Caller) error {
+func (s *Site) createClass(ctx context.Context, c echo.Context, _ *access.Caller) error {
 	if _, err := access.Instructor(ctx); err != nil {
 		return err
 	}

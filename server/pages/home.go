@@ -13,7 +13,7 @@ import (
 	"podlab/web/view"
 )
 
-func (s *Site) home(c echo.Context, ctx context.Context, caller *access.Caller) error {
+func (s *Site) home(ctx context.Context, c echo.Context, caller *access.Caller) error {
 	p, err := s.page(c)
 	if err != nil {
 		return err

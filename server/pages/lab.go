@@ -11,7 +11,7 @@ import (
 	"podlab/web/view"
 )
 
-func (s *Site) lab(c echo.Context, ctx context.Context, caller *access.Caller) error {
+func (s *Site) lab(ctx context.Context, c echo.Context, caller *access.Caller) error {
 	l, err := access.Lab(ctx, s.API.Labs, c.Param("id"), access.See)
 	if err != nil {
 		return err

@@ -75,14 +75,14 @@ func Wanted(r *http.Request) bool {
 func Error(c echo.Context, p *problem.Problem) {
 	assets, err := web.Assets()
 	if err != nil {
-		c.String(p.Status, p.Detail+"\n")
+		_ = c.String(p.Status, p.Detail+"\n")
 		return
 	}
 	v := view.Error{Page: page(c, assets), Status: p.Status, Detail: p.Detail, Request: p.Request}
 	if p.Status >= 500 && p.Code == lab.CodeInternal {
 		v.Detail = ""
 	}
-	render(c, p.Status, web.Error(v))
+	_ = render(c, p.Status, web.Error(v)) // the browser may have gone
 }
 
 func render(c echo.Context, status int, component templ.Component) error {
@@ -131,7 +131,7 @@ func cookie(r *http.Request, name string) string {
 }
 
 // handler is a handler for a caller who is signed in.
-type handler func(c echo.Context, ctx context.Context, caller *access.Caller) error
+type handler func(ctx context.Context, c echo.Context, caller *access.Caller) error
 
 // signedIn sends those who are not to the sign-in page.
 func (s *Site) signedIn(f handler) echo.HandlerFunc {
@@ -150,7 +150,7 @@ func (s *Site) signedIn(f handler) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		return f(c, ctx, caller)
+		return f(ctx, c, caller)
 	}
 }
 
@@ -249,7 +249,7 @@ func (s *Site) signOut(c echo.Context) error {
 	return c.Redirect(http.StatusSeeOther, "/signin")
 }
 
-func (s *Site) createLab(c echo.Context, ctx context.Context, caller *access.Caller) error {
+func (s *Site) createLab(ctx context.Context, c echo.Context, caller *access.Caller) error {
 	l, err := s.API.CreateLab(ctx, caller, api.NewLab{Exercise: c.FormValue("exercise")})
 	if err != nil {
 		return err
@@ -257,7 +257,7 @@ func (s *Site) createLab(c echo.Context, ctx context.Context, caller *access.Cal
 	return c.Redirect(http.StatusSeeOther, "/labs/"+l.ID())
 }
 
-func (s *Site) deleteLab(c echo.Context, ctx context.Context, _ *access.Caller) error {
+func (s *Site) deleteLab(ctx context.Context, c echo.Context, _ *access.Caller) error {
 	l, err := access.Lab(ctx, s.API.Labs, c.Param("id"), access.Manage)
 	if err != nil {
 		return err
@@ -268,7 +268,7 @@ func (s *Site) deleteLab(c echo.Context, ctx context.Context, _ *access.Caller) 
 	return c.Redirect(http.StatusSeeOther, "/")
 }
 
-func (s *Site) restartLab(c echo.Context, ctx context.Context, _ *access.Caller) error {
+func (s *Site) restartLab(ctx context.Context, c echo.Context, _ *access.Caller) error {
 	l, err := access.Lab(ctx, s.API.Labs, c.Param("id"), access.Manage)
 	if err != nil {
 		return err

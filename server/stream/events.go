@@ -220,7 +220,7 @@ func (s *eventSender) forward(m agentclient.RawMessage) error {
 // browser that ended the stream.
 func (s *eventSender) explain(ctx context.Context, err error) error {
 	if e, ok := errors.AsType[*lab.Error](err); ok && ctx.Err() == nil && e.Code != lab.CodeNotFound {
-		s.send(view.StreamMessage{Type: view.MessageError, Error: e})
+		_ = s.send(view.StreamMessage{Type: view.MessageError, Error: e}) // the last word, if it is heard
 	}
 	return err
 }

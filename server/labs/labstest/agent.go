@@ -137,7 +137,7 @@ func (a *Agent) handler() http.Handler {
 	kube := a.Kube
 	if kube == nil {
 		kube = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			io.WriteString(w, r.Method+" "+r.URL.RequestURI())
+			_, _ = io.WriteString(w, r.Method+" "+r.URL.RequestURI())
 		})
 	}
 	mux.Handle("/kube/", http.StripPrefix("/kube", kube))
@@ -217,7 +217,7 @@ func (a *Agent) socket(w http.ResponseWriter, r *http.Request, f func(*websocket
 func (a *Agent) serveEvents(w http.ResponseWriter, r *http.Request) {
 	a.socket(w, r, func(c *websocket.Conn) {
 		if a.Nonsense != "" {
-			c.WriteMessage(websocket.TextMessage, []byte(a.Nonsense))
+			_ = c.WriteMessage(websocket.TextMessage, []byte(a.Nonsense))
 			return
 		}
 		gone := drain(c)
@@ -332,7 +332,7 @@ func (a *Agent) attach(w http.ResponseWriter, r *http.Request) {
 			after += int64(len(news))
 			if ended {
 				code := 0
-				c.WriteJSON(agentapi.TerminalControl{Exit: &code})
+				_ = c.WriteJSON(agentapi.TerminalControl{Exit: &code})
 				return
 			}
 			select {
@@ -378,10 +378,10 @@ func (a *Agent) exec(w http.ResponseWriter, r *http.Request) {
 				break
 			}
 			if p[0] == 0 {
-				c.WriteMessage(websocket.BinaryMessage, append([]byte{1}, p[1:]...))
+				_ = c.WriteMessage(websocket.BinaryMessage, append([]byte{1}, p[1:]...))
 			}
 		}
-		c.WriteMessage(websocket.BinaryMessage, append([]byte{2}, strings.Join(command, " ")...))
+		_ = c.WriteMessage(websocket.BinaryMessage, append([]byte{2}, strings.Join(command, " ")...))
 		status := map[string]any{"status": "Success"}
 		if code := command[len(command)-1]; code != "0" {
 			status = map[string]any{
@@ -390,6 +390,6 @@ func (a *Agent) exec(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		b, _ := json.Marshal(status)
-		c.WriteMessage(websocket.BinaryMessage, append([]byte{3}, b...))
+		_ = c.WriteMessage(websocket.BinaryMessage, append([]byte{3}, b...))
 	})
 }

@@ -58,8 +58,8 @@ func (l *Launcher) Start(ctx context.Context, spec labs.Spec) (labs.Sandbox, err
 	if err != nil {
 		return nil, err
 	}
-	s.server = &http.Server{Handler: s.Agent.handler()}
-	s.wg.Go(func() { s.server.Serve(listener) })
+	s.server = &http.Server{Handler: s.handler()}
+	s.wg.Go(func() { _ = s.server.Serve(listener) })
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.boxes == nil {
@@ -171,7 +171,7 @@ func (s *sandbox) Dial(ctx context.Context) (net.Conn, error) {
 }
 
 func (s *sandbox) Confirm(context.Context) error {
-	s.Agent.confirmed.Store(true)
+	s.confirmed.Store(true)
 	return nil
 }
 
@@ -182,7 +182,7 @@ func (s *sandbox) Reason() string        { return s.reason }
 func (s *sandbox) end(reason string) {
 	s.once.Do(func() {
 		s.reason = reason
-		s.Agent.close()
+		s.close()
 		s.server.Close()
 		s.wg.Wait()
 		s.l.mu.Lock()

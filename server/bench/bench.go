@@ -130,7 +130,9 @@ func (e *env) serve(ctx context.Context) (stop func(), err error) {
 		if _, err = e.api.Labs(ctx, true); err == nil {
 			return end, nil
 		}
-		<-time.After(20 * time.Millisecond) // it listens when its socket is there
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			break
+		}
 	}
 	text, _ := os.ReadFile(logFile.Name())
 	cmd.Process.Kill()

@@ -22,7 +22,7 @@ const kills = 20
 func TestPrivilegedKilledServer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	s := newServer(t)
+	s := watch(t)
 	keeper := s.create(ctx, "keeper")
 	s.mustRun(ctx, keeper, "pod-a", "echo kept >/tmp/mark")
 	victim := s.create(ctx, "victim")
@@ -35,10 +35,10 @@ func TestPrivilegedKilledServer(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { s.api.DeleteLab(ctx, victim) })
 		wg.Go(func() { s.api.CreateLab(ctx, api.NewLab{Name: fmt.Sprint("killed ", round), Wait: true}) })
-		<-time.After(time.Duration(random.IntN(350)) * time.Millisecond) // the random moment, not a wait for anything
-		s.kill()
+		<-time.After(time.Duration(random.IntN(350)) * time.Millisecond)
+		s.kill(t)
 		wg.Wait()
-		s.start()
+		s.start(s.data)
 
 		if got := s.mustRun(ctx, keeper, "pod-a", "cat /tmp/mark"); got != "kept\n" {
 			t.Fatalf("round %d: the lab that was ready has lost its files: %q", round, got)
@@ -64,7 +64,7 @@ func TestPrivilegedKilledServer(t *testing.T) {
 
 // settled waits until no lab is on its way and returns those that are ready;
 // a failed one is an error.
-func (s *server) settled(ctx context.Context) []string {
+func (s *watched) settled(ctx context.Context) []string {
 	s.t.Helper()
 	for {
 		labs, err := s.api.Labs(ctx, true)

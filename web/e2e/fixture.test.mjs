@@ -132,6 +132,16 @@ test("links, pods and namespaces change as they happen, and nothing else moves",
   await context.close();
 });
 
+test("a pod that no node has is shown beside the map", async () => {
+  const { page, watched, context } = await openLab("unplaced", { lang: "en" });
+  await act("unplaced", "unplaced");
+  await page.click(".unplaced .chip");
+  await inspected(page, "lost");
+  await assertAccessible(page);
+  watched.check();
+  await context.close();
+});
+
 test("the map is walked by keyboard, and the inspector follows", async () => {
   const { page, watched, context } = await openLab("keys", { lang: "en" });
   await node(page, "pod:default/pod-a").focus();

@@ -5,8 +5,8 @@ import { memo } from "preact/compat";
 import { lang, t } from "../i18n.ts";
 import { load, save } from "../prefs.ts";
 import { IconButton, useLang } from "../ui.tsx";
-import type { Model } from "../model/state.ts";
-import { build, SIZES, type Box, type Graph, type Measure, type Port } from "./graph.ts";
+import { podKey, type Model } from "../model/state.ts";
+import { build, podId, SIZES, type Box, type Graph, type Measure, type Port } from "./graph.ts";
 import { between, lines, place, uplinkX, type Layout, type Line, type Rect } from "./layout.ts";
 import { MapTable } from "./table.tsx";
 
@@ -14,6 +14,7 @@ const MOVE_MS = 200;
 const MARGIN = 28;
 const BAR = 44; // height of the buttons over the map
 const LEGEND = 34;
+const MAX_UNPLACED = 4;
 const MAX_FIT = 1.35;
 
 interface View {
@@ -63,6 +64,7 @@ export function TopologyMap(props: MapProps) {
           </g>
         </svg>
       )}
+      {!asTable && <Unplaced {...props} />}
       {!asTable && <Legend />}
     </section>
   );
@@ -418,6 +420,23 @@ function Tunnel({ line, ...p }: { line: Line } & Pick) {
         </text>
       )}
     </g>
+  );
+}
+
+/** Unplaced are the pods that no node has yet, which the map has no place for. */
+function Unplaced({ model, selected, onSelect }: MapProps) {
+  const pods = [...model.pods.values()].filter((p) => !p.node);
+  if (pods.length === 0) return null;
+  return (
+    <div class="unplaced" role="group" aria-label={t("map.unplaced")}>
+      <span class="dim">{t("map.unplaced")}</span>
+      {pods.slice(0, MAX_UNPLACED).map((p) => (
+        <button type="button" key={podKey(p)} class="chip mono" aria-pressed={selected === podId(podKey(p))} onClick={() => onSelect(podId(podKey(p)))}>
+          {p.namespace === "default" ? p.name : podKey(p)} {p.status}
+        </button>
+      ))}
+      {pods.length > MAX_UNPLACED && <span class="dim num">+{pods.length - MAX_UNPLACED}</span>}
+    </div>
   );
 }
 

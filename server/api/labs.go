@@ -172,7 +172,7 @@ func (s *Server) labs(api huma.API) {
 				return nil, err
 			}
 			if in.Body.Wait {
-				l.Await(ctx) // how it went is in the answer
+				_ = l.Await(ctx) // how it went is in the answer
 			}
 			return &body[Lab]{labOf(l)}, ctx.Err()
 		})

@@ -183,7 +183,9 @@ func (a *App) serve(s *http.Server, l net.Listener) error {
 // greet prints where the server is and, until the instructor has signed in
 // once, how to.
 func (a *App) greet(ctx context.Context) error {
-	fmt.Fprintf(a.out, "podlab is at %s\n", a.URL())
+	if _, err := fmt.Fprintf(a.out, "podlab is at %s\n", a.URL()); err != nil {
+		return err
+	}
 	used, err := a.accounts.InstructorSignedIn(ctx)
 	if err != nil || used {
 		return err
@@ -192,8 +194,8 @@ func (a *App) greet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "instructor's sign-in link, good for one use: %s%s%s\n", a.URL(), api.LinkPath, secret)
-	return nil
+	_, err = fmt.Fprintf(a.out, "instructor's sign-in link, good for one use: %s%s%s\n", a.URL(), api.LinkPath, secret)
+	return err
 }
 
 // close ends all in order: no new requests, streams told to come back, labs

@@ -21,7 +21,7 @@ func listenLocal(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
+		_ = l.Close()
 		return nil, fmt.Errorf("cannot protect %s: %w", path, err)
 	}
 	return rootOnly{l}, nil
@@ -40,7 +40,7 @@ func (l rootOnly) Accept() (net.Conn, error) {
 		if uid, err := peerUID(c); err == nil && (uid == 0 || uid == os.Geteuid()) {
 			return c, nil
 		}
-		c.Close()
+		_ = c.Close()
 	}
 }
 

@@ -125,7 +125,7 @@ func (x *execution) sendInput() {
 			return
 		}
 		if err != nil {
-			x.send(channelClose, []byte{channelStdin})
+			_ = x.send(channelClose, []byte{channelStdin})
 			return
 		}
 	}
@@ -197,7 +197,7 @@ func (x *execution) followSize() (stop func()) {
 					continue
 				}
 				b, _ := json.Marshal(map[string]uint16{"Width": size.Col, "Height": size.Row})
-				x.send(channelResize, b)
+				_ = x.send(channelResize, b)
 			case <-done:
 				return
 			}
@@ -226,5 +226,5 @@ func rawMode(fd int) (restore func(), err error) {
 	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &raw); err != nil {
 		return nil, err
 	}
-	return func() { unix.IoctlSetTermios(fd, unix.TCSETS, old) }, nil
+	return func() { _ = unix.IoctlSetTermios(fd, unix.TCSETS, old) }, nil
 }

@@ -143,19 +143,32 @@ func (a *Agent) close() {
 // boot builds the lab: the network beside the API, since neither needs the
 // other; then nodes and kubelets; then the pods that the lab starts with.
 func (a *Agent) boot(ctx context.Context) error {
+	var took struct{ api, network, nodes time.Duration }
 	apiUp := make(chan error, 1)
-	go func() { apiUp <- a.startAPI() }()
+	began := time.Now()
+	go func() {
+		err := a.startAPI()
+		took.api = time.Since(began)
+		apiUp <- err
+	}()
 	err := a.startNetwork(ctx)
+	took.network = time.Since(began)
 	if err = errors.Join(err, <-apiUp); err != nil {
 		return err
 	}
+	built := time.Now()
 	if err := a.startKubelets(ctx); err != nil {
 		return err
 	}
 	if err := a.serveNodes(ctx); err != nil {
 		return err
 	}
-	return a.startPods(ctx)
+	took.nodes = time.Since(built)
+	if err := a.startPods(ctx); err != nil {
+		return err
+	}
+	a.opts.log.Info("started", "took", time.Since(began), "api", took.api, "network", took.network, "nodes", took.nodes)
+	return nil
 }
 
 func (a *Agent) startAPI() error {

@@ -74,8 +74,14 @@ func Run(ctx context.Context, cfg Config) {
 	defer wg.Wait()
 	wg.Go(func() { podInformer.RunWithContext(ctx) })
 	wg.Go(func() { nodeInformer.RunWithContext(ctx) })
-	if !cache.WaitForCacheSync(ctx.Done(), podInformer.HasSynced, nodeInformer.HasSynced) {
-		return
+	// Not cache.WaitForCacheSync, which looks only every 100 ms: a lab that
+	// starts would wait for it.
+	for _, informer := range []cache.Controller{podInformer, nodeInformer} {
+		select {
+		case <-informer.HasSyncedChecker().Done():
+		case <-ctx.Done():
+			return
+		}
 	}
 	s.poke()
 	for {

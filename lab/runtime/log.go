@@ -154,13 +154,9 @@ func (l *Log) Read(ctx context.Context, opts LogOptions, w io.Writer) error {
 		}
 		out.skip = max(0, total-opts.Tail)
 	}
-	turn, _, _ := l.state()
-	if err := copyFile(l.path+".1", &out); err != nil {
-		return out.result(err)
-	}
-	f, err := os.Open(l.path)
+	f, turn, err := l.open(-1, &out)
 	if err != nil {
-		return fmt.Errorf("cannot open the log: %w", err)
+		return out.result(err)
 	}
 	defer func() { f.Close() }()
 	r := bufio.NewReaderSize(f, 8<<10)
@@ -170,13 +166,13 @@ func (l *Log) Read(ctx context.Context, opts LogOptions, w io.Writer) error {
 			return out.result(err)
 		}
 		switch {
-		case now != turn: // the open file is complete; the next one has begun
-			next, err := os.Open(l.path)
+		case now != turn: // the open file is complete; another has begun
+			next, turned, err := l.open(turn, &out)
 			if err != nil {
-				return fmt.Errorf("cannot open the log: %w", err)
+				return out.result(err)
 			}
 			f.Close()
-			f, turn = next, now
+			f, turn = next, turned
 			r.Reset(f)
 		case ended || !opts.Follow:
 			return nil
@@ -188,6 +184,40 @@ func (l *Log) Read(ctx context.Context, opts LogOptions, w io.Writer) error {
 			}
 		}
 	}
+}
+
+// open returns the newest file and its turn for a reader that has read the file
+// of turn seen, or none (-1). If there is a file between the two, it is copied
+// first. No rotation comes between the opening of both.
+func (l *Log) open(seen int, out *lineWriter) (*os.File, int, error) {
+	older, newest, turn, err := l.openFiles(seen)
+	if err != nil {
+		return nil, 0, err
+	}
+	if older != nil {
+		defer older.Close()
+		if err := out.copy(bufio.NewReaderSize(older, 8<<10)); err != nil {
+			newest.Close()
+			return nil, 0, err
+		}
+	}
+	return newest, turn, nil
+}
+
+func (l *Log) openFiles(seen int) (older, newest *os.File, turn int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if newest, err = os.Open(l.path); err != nil {
+		return nil, nil, 0, fmt.Errorf("cannot open the log: %w", err)
+	}
+	if seen < l.turn-1 {
+		older, err = os.Open(l.path + ".1")
+		if ignoreMissing(err) != nil {
+			newest.Close()
+			return nil, nil, 0, fmt.Errorf("cannot open the log: %w", err)
+		}
+	}
+	return older, newest, l.turn, nil
 }
 
 func (l *Log) countLines(opts LogOptions) (int64, error) {

@@ -214,14 +214,9 @@ func (s *scheduler) schedule(ctx context.Context, pod *corev1.Pod, nodes []*core
 	return best.Name
 }
 
+// bind tells of the choice and then makes it known to the API: in this order,
+// since the kubelet begins with step 2 as soon as the API knows.
 func (s *scheduler) bind(ctx context.Context, pod *corev1.Pod, node string) error {
-	err := s.Core.Pods(pod.Namespace).Bind(ctx, &corev1.Binding{
-		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
-		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		return err
-	}
 	name := pod.Namespace + "/" + pod.Name
 	if s.OnStep != nil {
 		started := s.since[pod.UID]
@@ -229,6 +224,13 @@ func (s *scheduler) bind(ctx context.Context, pod *corev1.Pod, node string) erro
 			Pod: name, Course: "create", Number: 1, Name: "scheduler chooses a node",
 			StartedAt: started.UTC(), Micros: time.Since(started).Microseconds(), Detail: node,
 		})
+	}
+	err := s.Core.Pods(pod.Namespace).Bind(ctx, &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
+		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return err
 	}
 	s.event(ctx, pod, corev1.EventTypeNormal, "Scheduled", fmt.Sprintf("Successfully assigned %s to %s", name, node))
 	return nil

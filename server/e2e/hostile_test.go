@@ -51,8 +51,8 @@ func TestPrivilegedNoSight(t *testing.T) {
 				"echo h >/proc/sysrq-trigger", "echo '|/x' >/proc/sys/kernel/core_pattern", "cat /proc/kmsg",
 				"mknod /tmp/disk b 254 0 && head -c 1 /tmp/disk", "mount /dev/vda /mnt",
 				// The cgroup that shows is the lab's own, and its limits are not the lab's to set.
-				"mkdir -p /tmp/cg; mount -t cgroup -o memory none /tmp/cg; echo -1 >/tmp/cg/memory.limit_in_bytes",
-				"mkdir -p /tmp/cg2; mount -t cgroup -o pids none /tmp/cg2; echo max >/tmp/cg2/pids.max || mkdir /tmp/cg2/own && echo max >/tmp/cg2/own/pids.max",
+				"mkdir -p /tmp/cg; mount -t cgroup -o memory none /tmp/cg && echo -1 >/tmp/cg/memory.limit_in_bytes",
+				"mkdir -p /tmp/cg2; mount -t cgroup -o pids none /tmp/cg2 && { echo max >/tmp/cg2/pids.max || mkdir /tmp/cg2/own && echo max >/tmp/cg2/own/pids.max; }",
 				"insmod /x.ko || modprobe dummy", "dmesg --clear", "curl -sm 2 http://127.0.0.1:8080",
 				"head -c 1 /proc/kcore", "nsenter -t 1 -p -m true && ls /run/podlab/agent.sock",
 			} {

@@ -86,11 +86,11 @@ func (s *socket) serveExec(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	defer p.Kill()
+	defer func() { _ = p.Kill() }()
 	s.serveSocket(w, r, execInput(p), func(ctx context.Context, c *wsConn) error {
 		// When the reader ends first, the peer is gone: the command goes with it,
 		// and its outputs end.
-		stop := context.AfterFunc(ctx, func() { p.Kill() })
+		stop := context.AfterFunc(ctx, func() { _ = p.Kill() })
 		defer stop()
 		var wg sync.WaitGroup
 		wg.Go(func() { copyChannel(c, channelStdout, p.Output()) })
@@ -99,7 +99,7 @@ func (s *socket) serveExec(w http.ResponseWriter, r *http.Request) {
 		}
 		code := p.Wait()
 		drain(&wg)
-		p.Kill() // what it left in the background may hold the outputs open
+		_ = p.Kill() // what it left in the background may hold the outputs open
 		wg.Wait()
 		status, err := json.Marshal(exitStatus(code))
 		if err != nil {
@@ -134,7 +134,7 @@ func execInput(p execProcess) func(int, []byte) error {
 		}
 		switch body := frame[1:]; frame[0] {
 		case channelStdin:
-			p.Input().Write(body) // a command that no longer reads is no error of the peer's
+			_, _ = p.Input().Write(body) // a command that no longer reads is no error of the peer's
 			return nil
 		case channelResize:
 			var size struct{ Width, Height uint16 }

@@ -58,14 +58,14 @@ func (s factSource) Run(ctx context.Context, target lab.Target, args []string, s
 	if err != nil {
 		return 0, err
 	}
-	stop := context.AfterFunc(ctx, func() { p.Kill() })
+	stop := context.AfterFunc(ctx, func() { _ = p.Kill() })
 	defer stop()
 	var wg sync.WaitGroup
-	wg.Go(func() { io.Copy(stdout, p.Output()) })
-	wg.Go(func() { io.Copy(stderr, p.Errors()) })
+	wg.Go(func() { _, _ = io.Copy(stdout, p.Output()) })
+	wg.Go(func() { _, _ = io.Copy(stderr, p.Errors()) })
 	code := p.Wait()
 	drain(&wg)
-	p.Kill()
+	_ = p.Kill()
 	wg.Wait()
 	return code, ctx.Err()
 }

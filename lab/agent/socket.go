@@ -59,7 +59,7 @@ func listen(path string) (net.Listener, error) {
 	}
 	l.SetUnlinkOnClose(false)
 	if err := errors.Join(os.Chmod(temp, 0o600), os.Rename(temp, path)); err != nil {
-		l.Close()
+		_ = l.Close()
 		return nil, fmt.Errorf("cannot place the socket at %s: %w", path, err)
 	}
 	return l, nil

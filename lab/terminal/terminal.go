@@ -89,7 +89,7 @@ func (m *Manager) Open(ctx context.Context, req agentapi.TerminalRequest) (*Term
 	m.starting--
 	if err == nil && m.closed {
 		err = lab.Errorf(lab.CodeUnavailable, "the lab is ending: no new terminal can be opened")
-		p.Kill()
+		_ = p.Kill()
 	}
 	if err != nil {
 		m.mu.Unlock()
@@ -176,7 +176,7 @@ func (m *Manager) Delete(id string) error {
 	if err != nil {
 		return err
 	}
-	t.Kill()
+	_ = t.Kill()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.terminals = slices.DeleteFunc(m.terminals, func(o *Terminal) bool { return o == t })
@@ -190,7 +190,7 @@ func (m *Manager) Close() {
 	all := slices.Clone(m.terminals)
 	m.mu.Unlock()
 	for _, t := range all {
-		t.Kill()
+		_ = t.Kill()
 	}
 	m.wg.Wait()
 }
@@ -230,7 +230,7 @@ func (t *Terminal) pump() {
 		}
 	}
 	code := t.process.Wait()
-	t.process.Kill() // what the shell left in the background
+	_ = t.process.Kill() // what the shell left in the background
 	t.mu.Lock()
 	t.info.Ended, t.info.ExitCode = true, code
 	t.wakeLocked()

@@ -79,7 +79,7 @@ func TestReaderComesBackWhereItLeft(t *testing.T) {
 	if ev := <-events; !ev.Ended || ev.ExitCode != 7 {
 		t.Errorf("end event %+v, want ended with code 7", ev)
 	}
-	if _, _, err := term.Read(t.Context(), end); err != io.EOF {
+	if _, _, err := term.Read(t.Context(), end); !errors.Is(err, io.EOF) {
 		t.Errorf("read after the end: %v, want io.EOF", err)
 	}
 	// A second reader from the start still sees it all, and nothing was typed again.

@@ -152,10 +152,10 @@ func (e *env) clear() {
 		return
 	}
 	for _, l := range labs {
-		e.api.DeleteLab(ctx, l.ID)
+		_ = e.api.DeleteLab(ctx, l.ID)
 	}
 	for _, l := range labs {
-		e.awaitGone(ctx, l.ID)
+		_ = e.awaitGone(ctx, l.ID)
 	}
 }
 

@@ -177,7 +177,9 @@ func (e *env) many(ctx context.Context) ([]Row, error) {
 		return e.create(ctx, fmt.Sprintf("many %d", i), lab.DefaultPods+"---\n"+fourth)
 	})
 	took := time.Since(began)
-	defer forEach(len(ids), func(i int) (string, error) { e.delete(ctx, ids[i]); return "", nil })
+	defer func() {
+		_, _ = forEach(len(ids), func(i int) (string, error) { e.delete(ctx, ids[i]); return "", nil })
+	}()
 	if err != nil {
 		return nil, err
 	}
@@ -224,6 +226,6 @@ func (e *env) create(ctx context.Context, name, pods string) (string, error) {
 func (e *env) delete(ctx context.Context, id string) {
 	ctx = context.WithoutCancel(ctx)
 	if e.api.DeleteLab(ctx, id) == nil {
-		e.awaitGone(ctx, id)
+		_ = e.awaitGone(ctx, id)
 	}
 }

@@ -206,10 +206,10 @@ test("a broken manifest shows its error at its line and nothing changes", async 
   await page.waitForSelector(".cm-content");
   await page.click(".cm-content");
   await page.keyboard.press("Control+a");
-  await page.keyboard.insertText("apiVersion: v1\nkind: Pod\nmetadata:\n  name: x\nspec:\n  contianers: []\n");
+  await page.keyboard.insertText("apiVersion: v1\nkind: Pod\nmetadata:\n  name: x\nspec:\n  containrs: []\n");
   await page.keyboard.press("Control+Enter");
   await page.waitForSelector(".outcome-bad");
-  assert.match(await page.innerText(".outcome-bad"), /line 6.*unknown field "contianers"/s);
+  assert.match(await page.innerText(".outcome-bad"), /line 6.*unknown field "containrs"/s);
   assert.equal(await page.locator(".cm-lintRange-error").count(), 1);
   assert.equal(await page.locator(".kind-pod").count(), 3);
   await assertAccessible(page);

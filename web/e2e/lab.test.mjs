@@ -97,10 +97,10 @@ test("a manifest with a misspelt field changes nothing and says where", async ()
   await page.click("#tab-yaml");
   await page.click(".cm-content");
   await page.keyboard.press("Control+a");
-  await page.keyboard.insertText("apiVersion: v1\nkind: Pod\nmetadata:\n  name: x\nspec:\n  contianers: []\n");
+  await page.keyboard.insertText("apiVersion: v1\nkind: Pod\nmetadata:\n  name: x\nspec:\n  containrs: []\n");
   await page.click(".pane-bar .primary");
   await page.waitForSelector(".outcome-bad");
-  assert.match(await page.innerText(".outcome-bad"), /contianers/);
+  assert.match(await page.innerText(".outcome-bad"), /containrs/);
   assert.match(await page.innerText(".outcome-bad"), /6행/);
   assert.equal(await page.locator('[data-id="pod:default/x"]').count(), 0);
 });

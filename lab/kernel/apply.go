@@ -113,7 +113,7 @@ func refersTo(op plan.Op) string {
 func Sysctls(ops []plan.Sysctl, record func(Done)) error {
 	for _, op := range ops {
 		start := time.Now()
-		err := writeSysctl(op)
+		err := writeSysctl(op.Key, op.Value)
 		record(Done{Op: op, Took: time.Since(start), Err: err})
 		if err != nil {
 			return fmt.Errorf("cannot run %q: %w", op, err)
@@ -124,14 +124,14 @@ func Sysctls(ops []plan.Sysctl, record func(Done)) error {
 
 // writeSysctl writes a value under /proc/sys/net, which shows the settings of
 // the thread that opens it.
-func writeSysctl(o plan.Sysctl) error {
-	path := "/proc/sys/" + strings.ReplaceAll(o.Key, ".", "/")
+func writeSysctl(key, value string) error {
+	path := "/proc/sys/" + strings.ReplaceAll(key, ".", "/")
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte(o.Value)); err != nil {
+	if _, err := unix.Write(fd, []byte(value)); err != nil {
 		return &os.PathError{Op: "write", Path: path, Err: err}
 	}
 	return nil

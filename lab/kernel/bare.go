@@ -13,7 +13,9 @@ import (
 
 // BarePods is what `podlab bench` measures a pod's network beside: the same
 // namespaces, links, addresses and routes by the fewest requests that make
-// them, without Ops, records, checks or a watch.
+// them, without Ops, records, checks or a watch. Its pods are as quiet as any
+// pod has to be that can use IPv6 at once: they ask no router for addresses,
+// and nobody whether their own are free.
 type BarePods struct {
 	node    *Handle
 	bridge  int
@@ -46,6 +48,9 @@ func (p *BarePods) Make(n int, before func(i int) error, done func(i int)) error
 	})
 }
 
+// quiet are the settings of a quiet pod, all 0.
+var quiet = []string{"net.ipv6.conf.default.accept_ra", "net.ipv6.conf.default.accept_dad"}
+
 // pod sends two batches: the link in the node's namespace; all else in the
 // pod's own.
 func (p *BarePods) pod(i, file int) error {
@@ -54,6 +59,11 @@ func (p *BarePods) pod(i, file int) error {
 		return err
 	}
 	p.sockets = append(p.sockets, s)
+	for _, key := range quiet {
+		if err := writeSysctl(key, "0"); err != nil {
+			return err
+		}
+	}
 	p.next++
 	const podIndex = 10
 	v4 := netip.AddrFrom4([4]byte{10, 244, 1, byte(10 + i)})

@@ -55,6 +55,8 @@ type PodNetwork interface {
 	// AddPod plugs a pod in and returns its addresses; step is told steps 4 to
 	// 6. A pod may ask for addresses by its annotations.
 	AddPod(ctx context.Context, ref PodRef, annotations map[string]string, ns NetNS, step func(lab.StepEvent)) ([]netip.Addr, error)
+	// WaitRunning waits until packets pass through the pod's link, or for ctx.
+	WaitRunning(ctx context.Context, ref PodRef) error
 	// DelPod unplugs it; step is told steps 4 to 7 of the termination.
 	DelPod(ctx context.Context, ref PodRef, step func(lab.StepEvent)) error
 	// Netns is the name of a pod's namespace on its node.

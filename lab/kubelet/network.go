@@ -50,6 +50,11 @@ func (n LabNetwork) AddPod(ctx context.Context, ref PodRef, annotations map[stri
 	return got.IPs, err
 }
 
+// WaitRunning waits until packets pass through the pod's link.
+func (n LabNetwork) WaitRunning(ctx context.Context, ref PodRef) error {
+	return n.Network.WaitRunning(ctx, network.PodRef(ref))
+}
+
 // DelPod unplugs a pod.
 func (n LabNetwork) DelPod(ctx context.Context, ref PodRef, step func(lab.StepEvent)) error {
 	return n.Network.DelPod(ctx, network.PodRef(ref), network.DelOptions{Step: step})

@@ -307,18 +307,34 @@ func (w *worker) writeEtc(pod *corev1.Pod) error {
 	return nil
 }
 
-// verify is step 8: the kernel is asked whether the pod has what it was given.
+// linkWait is how long a pod's report waits for its link. The kernel takes a
+// link into use within milliseconds, but may put it off for a second; and a
+// learner may have taken the link down.
+const linkWait = 20 * time.Millisecond
+
+// verify is step 8: the kernel is asked whether the pod has what it was given,
+// and whether its link carries packets yet.
 func (w *worker) verify(ctx context.Context, pod *corev1.Pod) {
 	began := w.k.cfg.Clock.Now()
 	detail, err := "hostNetwork", error(nil)
 	if !pod.Spec.HostNetwork {
 		detail, err = verifyNetwork(w.sandbox.Process().PID(), w.ips)
+		if err == nil && !w.linkRuns(ctx) {
+			detail += ", the link is not running yet"
+		}
 	}
 	w.report(ctx, pod)
 	w.step("create", 8, "verified, status reported", detail, began, err)
 	if err != nil {
 		w.k.recorder.Eventf(pod, corev1.EventTypeWarning, "NetworkNotReady", "network is not ready: %v", err)
 	}
+}
+
+// linkRuns waits a little for the pod's link and says whether it runs.
+func (w *worker) linkRuns(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, linkWait)
+	defer cancel()
+	return w.k.cfg.Network.WaitRunning(ctx, w.ref()) == nil
 }
 
 // showNetns names the pod's network namespace on its node. A pod runs well

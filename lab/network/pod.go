@@ -238,17 +238,23 @@ func (n *Network) WaitRunning(ctx context.Context, ref PodRef) error {
 	}
 	sub := n.cfg.Log.Subscribe(0)
 	defer sub.Close()
-	for !n.running(p) {
-		if _, err := sub.Next(ctx); err != nil {
-			return fmt.Errorf("cannot see that the link of pod %s runs: %w", ref, err)
+	node := plan.NodeID(p.ref.Node)
+	for state := *sub.Snapshot; !p.running(state); state = n.cfg.Log.State() {
+		// A state is dear: only a link of the node makes another worth a look.
+		for seen := false; !seen; {
+			events, err := sub.Next(ctx)
+			if err != nil {
+				return fmt.Errorf("cannot see that the link of pod %s runs: %w", ref, err)
+			}
+			seen = slices.ContainsFunc(events, func(e lab.Event) bool { return e.Kind == lab.EventLinkSet && e.NS == node })
 		}
 	}
 	return nil
 }
 
 // running says whether the pod's link and what it is a port of run.
-func (n *Network) running(p *pod) bool {
-	for _, ns := range n.cfg.Log.State().Namespaces {
+func (p *pod) running(state lab.State) bool {
+	for _, ns := range state.Namespaces {
 		if ns.ID != plan.NodeID(p.ref.Node) {
 			continue
 		}

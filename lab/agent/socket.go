@@ -184,19 +184,6 @@ func bodyError(err error, limit int) error {
 	return lab.Errorf(lab.CodeInvalid, "cannot read the request: %v", err)
 }
 
-// statusOf is the one table from code to HTTP status on the agent's side.
-var statusOf = map[lab.Code]int{
-	lab.CodeInvalid:      http.StatusUnprocessableEntity,
-	lab.CodeNotFound:     http.StatusNotFound,
-	lab.CodeConflict:     http.StatusConflict,
-	lab.CodeForbidden:    http.StatusForbidden,
-	lab.CodeUnauthorized: http.StatusUnauthorized,
-	lab.CodeLimit:        http.StatusTooManyRequests,
-	lab.CodeUnavailable:  http.StatusServiceUnavailable,
-	lab.CodeNotSupported: http.StatusNotImplemented,
-	lab.CodeInternal:     http.StatusInternalServerError,
-}
-
 func reply(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(v)
@@ -210,6 +197,6 @@ func fail(w http.ResponseWriter, err error) {
 		e = lab.Errorf(lab.CodeInternal, "%v", err)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(statusOf[e.Code])
+	w.WriteHeader(agentapi.Status(e.Code))
 	json.NewEncoder(w).Encode(e)
 }

@@ -171,7 +171,7 @@ func TestWrongInputGetsAClearError(t *testing.T) {
 			t.Errorf("%s: answer is no lab.Error: %v", tc.name, err)
 		}
 		res.Body.Close()
-		if e.Code != tc.code || !strings.Contains(e.Error(), tc.says) || res.StatusCode != statusOf[tc.code] {
+		if e.Code != tc.code || !strings.Contains(e.Error(), tc.says) || res.StatusCode != agentapi.Status(tc.code) {
 			t.Errorf("%s: status %d, %+v; want %s that says %q", tc.name, res.StatusCode, e, tc.code, tc.says)
 		}
 	}

@@ -1,6 +1,6 @@
-// Package problem turns errors into RFC 9457 problem details: one table from
-// lab.Code to HTTP status. What is no *lab.Error is a defect; its text goes to
-// the log only.
+// Package problem turns errors into RFC 9457 problem details, with the status
+// that agentapi has for their code. What is no *lab.Error is a defect; its text
+// goes to the log only.
 package problem
 
 import (
@@ -14,47 +14,11 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"podlab/lab"
+	"podlab/lab/agentapi"
 )
 
 // ContentType of a problem.
 const ContentType = "application/problem+json"
-
-// status has one line for each code.
-var status = map[lab.Code]int{
-	lab.CodeInvalid:      http.StatusUnprocessableEntity,
-	lab.CodeNotFound:     http.StatusNotFound,
-	lab.CodeConflict:     http.StatusConflict,
-	lab.CodeForbidden:    http.StatusForbidden,
-	lab.CodeUnauthorized: http.StatusUnauthorized,
-	lab.CodeLimit:        http.StatusTooManyRequests,
-	lab.CodeUnavailable:  http.StatusServiceUnavailable,
-	lab.CodeNotSupported: http.StatusNotImplemented,
-	lab.CodeInternal:     http.StatusInternalServerError,
-}
-
-// Status is the HTTP status of a code.
-func Status(c lab.Code) int {
-	if s, ok := status[c]; ok {
-		return s
-	}
-	return http.StatusInternalServerError
-}
-
-// codeOf is the code that fits a status which a library chose.
-func codeOf(httpStatus int) lab.Code {
-	for c, s := range status {
-		if s == httpStatus {
-			return c
-		}
-	}
-	switch {
-	case httpStatus == http.StatusRequestEntityTooLarge:
-		return lab.CodeLimit
-	case httpStatus < 500:
-		return lab.CodeInvalid
-	}
-	return lab.CodeInternal
-}
 
 // Problem is the body of every error.
 type Problem struct {
@@ -113,14 +77,14 @@ func fromLab(err error) *Problem {
 	if !ok || e.Code == lab.CodeInternal {
 		return New(http.StatusInternalServerError, lab.CodeInternal, "something went wrong in the server; its log has the reason under the request's id")
 	}
-	p := New(Status(e.Code), e.Code, e.Message)
+	p := New(agentapi.Status(e.Code), e.Code, e.Message)
 	p.Field, p.Line, p.Column = e.Field, e.Line, e.Column
 	return p
 }
 
 // FromHuma makes the problem of what huma found wrong with a request.
 func FromHuma(httpStatus int, message string, errs ...error) *Problem {
-	p := New(httpStatus, codeOf(httpStatus), message)
+	p := New(httpStatus, agentapi.CodeOf(httpStatus), message)
 	for _, err := range errs {
 		if err == nil {
 			continue

@@ -282,6 +282,23 @@ func TestWhatCannotStartFails(t *testing.T) {
 	}
 }
 
+func TestAServerThatEndsFinishesItsDeletes(t *testing.T) {
+	w := newWorld(t)
+	var all []*labs.Lab
+	for _, name := range []string{"one", "two", "three"} {
+		all = append(all, w.ready(name))
+	}
+	for _, l := range all {
+		if err := l.Delete(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.m.Close()
+	if len(w.launcher.Running()) != 0 || len(w.stored()) != 0 {
+		t.Errorf("left when the server has ended: %v, %v", w.launcher.Running(), w.stored())
+	}
+}
+
 func TestDeleteWhileCreating(t *testing.T) {
 	w := newWorld(t)
 	w.launcher.Prepare = func(a *labstest.Agent) { a.Hold = true }

@@ -309,8 +309,14 @@ func (l *Lab) Delete(ctx context.Context) error {
 	return nil
 }
 
-// remove is the end of a lab.
+// removeTimeout bounds a removal; one takes some tens of milliseconds.
+const removeTimeout = 5 * time.Second
+
+// remove is the end of a lab. A server that ends finishes it: nobody may be
+// there to start the next one.
 func (l *Lab) remove(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	defer cancel()
 	l.dropAgent()
 	if l.sandbox == nil {
 		if err := l.m.launcher.Discard(ctx, l.record.ID); err != nil && ctx.Err() == nil {

@@ -108,8 +108,7 @@ func (a *Agent) run(ctx context.Context) error {
 	<-ctx.Done()
 	a.close()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		a.log.Publish(lab.Event{Kind: lab.EventPhase, Phase: &lab.PhaseEvent{Phase: lab.PhaseFailed, Reason: cause.Error()}})
-		return cause
+		return cause // Main prints it; the server reads why in the lab's log
 	}
 	return nil
 }

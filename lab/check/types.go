@@ -194,7 +194,7 @@ func (p *provider) NativeToValue(value any) ref.Val {
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		return types.Int(rv.Int())
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		return types.Int(rv.Uint()) //nolint:gosec // inode and port numbers are below 1<<63
+		return types.Int(rv.Uint()) // inode and port numbers are below 1<<63
 	case reflect.Struct:
 		if o, ok := p.byType[rv.Type()]; ok {
 			return structValue{p: p, o: o, v: rv.Interface()}

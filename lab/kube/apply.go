@@ -257,7 +257,7 @@ func (a *applyStep) patch(live []byte) ([]byte, error) {
 	patch, err := strategicpatch.CreateThreeWayMergePatch(original, a.body, live, schema, true)
 	if err != nil {
 		// The fields do not fit the type: the server says it better.
-		return a.body, nil //nolint:nilerr // see above
+		return a.body, nil // see above
 	}
 	return patch, nil
 }

@@ -129,7 +129,7 @@ func TestRandomRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closed(t, s)
-	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test's own dice
+	r := rand.New(rand.NewPCG(1, 2)) // a test's own dice
 	send := func(method, path, kind string, body []byte) int {
 		req := httptest.NewRequestWithContext(t.Context(), method, path, bytes.NewReader(body))
 		req.Header.Set("Content-Type", kind)

@@ -177,7 +177,7 @@ func appendRecord(b []byte, r record) []byte {
 	b = binary.AppendUvarint(b, r.rv)
 	var at, flags uint64
 	if !r.expires.IsZero() {
-		at = uint64(r.expires.Unix()) //nolint:gosec // a time after 1970
+		at = uint64(r.expires.Unix()) // a time after 1970
 	}
 	if r.data == nil {
 		flags |= flagDeleted
@@ -188,7 +188,7 @@ func appendRecord(b []byte, r record) []byte {
 	b = appendString(b, r.key)
 	b = append(b, r.data...)
 	body := b[start+8:]
-	binary.LittleEndian.PutUint32(b[start:], uint32(len(body))) //nolint:gosec // at most ObjectBytes
+	binary.LittleEndian.PutUint32(b[start:], uint32(len(body))) // at most ObjectBytes
 	binary.LittleEndian.PutUint32(b[start+4:], crc32.Checksum(body, castagnoli))
 	return b
 }
@@ -215,7 +215,7 @@ func decodeRecord(b []byte) (record, int, bool) {
 	var r record
 	r.rv = d.uvarint()
 	if at := d.uvarint(); at != 0 {
-		r.expires = time.Unix(int64(at), 0) //nolint:gosec // written from an int64
+		r.expires = time.Unix(int64(at), 0) // written from an int64
 	}
 	flags := d.uvarint()
 	r.table = d.string()

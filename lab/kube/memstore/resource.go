@@ -94,7 +94,7 @@ func (r *Resource) GetList(_ context.Context, key string, opts storage.ListOptio
 	if err != nil {
 		return err
 	}
-	entries, rv, err := r.store.snapshot(r.table, prefix, start, uint64(max(at, 0))) //nolint:gosec // not negative
+	entries, rv, err := r.store.snapshot(r.table, prefix, start, uint64(max(at, 0))) // not negative
 	if err != nil {
 		return listError(err, len(opts.Predicate.Continue) > 0, start, prefix)
 	}
@@ -137,7 +137,7 @@ func (r *Resource) GetList(_ context.Context, key string, opts storage.ListOptio
 	var next string
 	var remaining *int64
 	if more {
-		next, remaining, err = storage.PrepareContinueToken(entries[last].key, prefix, int64(rv), int64(len(entries)), true, opts) //nolint:gosec // versions stay small
+		next, remaining, err = storage.PrepareContinueToken(entries[last].key, prefix, int64(rv), int64(len(entries)), true, opts) // versions stay small
 		if err != nil {
 			return err
 		}
@@ -283,7 +283,7 @@ func (r *Resource) EnableResourceSizeEstimation(storage.KeysFunc) error { return
 func (r *Resource) CompactRevision() int64 {
 	r.store.mu.Lock()
 	defer r.store.mu.Unlock()
-	return int64(r.table.compacted) //nolint:gosec // versions stay small
+	return int64(r.table.compacted) // versions stay small
 }
 
 func (r *Resource) key(key string, recursive bool) (string, error) {
@@ -313,7 +313,7 @@ func (r *Resource) expiry(ttl *uint64) time.Time {
 	if ttl == nil || *ttl == 0 {
 		return time.Time{}
 	}
-	return r.store.now().Add(time.Duration(*ttl) * time.Second) //nolint:gosec // an hour or so
+	return r.store.now().Add(time.Duration(*ttl) * time.Second) // an hour or so
 }
 
 func (r *Resource) notOlder(asked string, rv uint64) error {

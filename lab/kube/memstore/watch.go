@@ -123,7 +123,7 @@ func (w *watcher) follow(ctx context.Context, rv uint64) error {
 	for {
 		changes, now, changed, err := w.r.store.after(w.r.table, w.prefix, rv)
 		if errors.Is(err, errCompacted) {
-			return expired(rv, uint64(w.r.CompactRevision())) //nolint:gosec // not negative
+			return expired(rv, uint64(w.r.CompactRevision())) // not negative
 		}
 		if err != nil {
 			return err
@@ -186,7 +186,7 @@ func (w *watcher) deliver(ctx context.Context, c change) (bool, error) {
 // matching decodes the entry; nil when there is none or it does not match.
 func (w *watcher) matching(e *entry) (runtime.Object, error) {
 	if e == nil {
-		return nil, nil //nolint:nilnil // no object, no error
+		return nil, nil // no object, no error
 	}
 	obj, err := w.r.object(e)
 	if err != nil {

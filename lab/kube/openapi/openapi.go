@@ -144,7 +144,7 @@ var hashes sync.Map // file name to the hash of its content
 
 func hash(name string, data []byte) string {
 	if h, ok := hashes.Load(name); ok {
-		return h.(string) //nolint:forcetypeassert // only strings are stored
+		return h.(string) // only strings are stored
 	}
 	sum := sha256.Sum256(data)
 	h := strings.ToUpper(hex.EncodeToString(sum[:]))

@@ -174,9 +174,10 @@ func TestPrivilegedNeighbours(t *testing.T) {
 func TestPrivilegedNoFlood(t *testing.T) {
 	w, log, h := watch(t)
 	batch(t, h, "link add a0 type veth peer name a1\nlink set a0 up\nlink set a1 up")
-	labtest.WaitState(t, log, "a1 with a carrier and its address", func(s lab.State) bool {
+	labtest.WaitState(t, log, "both ends with a carrier and an address", func(s lab.State) bool {
+		a0, _ := labtest.Link(s, blue, "a0")
 		a1, _ := labtest.Link(s, blue, "a1")
-		return a1.Running && len(a1.Addrs) == 1
+		return a0.Running && len(a0.Addrs) == 1 && a1.Running && len(a1.Addrs) == 1
 	})
 	if err := w.Settle(t.Context()); err != nil {
 		t.Fatal(err)
